@@ -1,0 +1,75 @@
+"""The few places where today's libraries need help before they work together.
+
+Everything that mmbeit changes outside of itself at import is here, each with its reason. Every function looks first
+whether the help is needed and does nothing where it is not.
+"""
+
+import importlib.util
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+_libraries = []  # torch drops an operator library when nothing holds it any more
+
+
+def apply() -> None:
+    """Apply every remedy that this environment needs."""
+    declare_torchvision_ops()
+    make_configs_inheritable()
+    disable_broken_multimodal()
+
+
+def declare_torchvision_ops() -> bool:
+    """Let a CUDA build of torchvision be imported next to a CPU build of torch.
+
+    The compiled part of torchvision cannot load then, and `import torchvision` (with it `mmpretrain.models`) fails with
+    "operator torchvision::nms does not exist": it gives meta kernels to two operators that nobody has declared.
+    Declaring their schemas is enough. Calling them still fails; nothing in the BEiT family does.
+
+    Returns:
+        Whether schemas were declared. False where the compiled part loads, torchvision is absent, or was imported.
+    """
+    spec = None if 'torchvision' in sys.modules else importlib.util.find_spec('torchvision')
+    if spec is None or _libraries:
+        return False
+    for extension in Path(spec.origin).parent.glob('_C.*'):
+        try:
+            torch.ops.load_library(extension)
+            return False  # torchvision declares its own operators
+        except OSError:
+            continue
+    library = torch.library.Library('torchvision', 'FRAGMENT')
+    for op in ('nms', 'qnms'):
+        library.define(f'{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+    _libraries.append(library)
+    return True
+
+
+def make_configs_inheritable() -> None:
+    """Let other people's configs say `_base_ = 'mmbeit::beit/...'`: mmengine looks packages up in a fixed table."""
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    MODULE2PACKAGE.setdefault('mmbeit', 'mmbeit')
+
+
+def disable_broken_multimodal() -> bool:
+    """Switch mmpretrain's multimodal models off where they cannot be imported.
+
+    With pycocotools and transformers 5 both installed, `import mmpretrain.models` dies on a class that transformers
+    no longer has, and with it every lookup of `ImageClassifier`. Without either package mmpretrain does so itself.
+
+    Returns:
+        Whether they were switched off.
+    """
+    try:
+        broken = int(version('transformers').split('.')[0]) >= 5 and version('pycocotools')
+    except PackageNotFoundError:
+        return False
+    if not broken:
+        return False
+    import mmpretrain.utils.dependency as dependency
+
+    dependency.WITH_MULTIMODAL = False
+    return True

@@ -1,0 +1,8 @@
+"""Registered transforms. Importing this package fills `mmbeit.registry.TRANSFORMS`."""
+
+from mmbeit.datasets.transforms.erasing import RandomErasing
+from mmbeit.datasets.transforms.image import LoadImage, RandomResizedCropTwoViews
+from mmbeit.datasets.transforms.mask import BlockwiseMask
+from mmbeit.datasets.transforms.seed import SeedTransforms
+
+__all__ = ['BlockwiseMask', 'LoadImage', 'RandomErasing', 'RandomResizedCropTwoViews', 'SeedTransforms']

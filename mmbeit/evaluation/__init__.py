@@ -1,0 +1,5 @@
+"""Registered metrics. Importing this package fills `mmbeit.registry.METRICS`."""
+
+from mmbeit.evaluation.codebook import CodebookUsage
+
+__all__ = ['CodebookUsage']

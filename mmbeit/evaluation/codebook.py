@@ -1,0 +1,36 @@
+"""Health of a codebook over a data set."""
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+
+from mmbeit.registry import METRICS
+
+
+@METRICS.register_module()
+class CodebookUsage(BaseMetric):
+    """How much of its codebook a tokenizer uses on a data set.
+
+    Takes a dict for each image, with `ids` (integers of any shape) and `num_codes`, and `error`, the mean absolute
+    error of the reconstruction in [0, 1], where there is one. Gives `usage` (percent of the codes that occur),
+    `dead_codes` (those that do not), `perplexity` (number of equally used codes with the same entropy), and `error`.
+    """
+
+    default_prefix = 'codebook'
+
+    def process(self, data_batch: dict, data_samples: list[dict]) -> None:
+        for sample in data_samples:
+            ids = sample['ids'].flatten().to('cpu', torch.int32).numpy()
+            self.results.append((ids, sample['num_codes'], float(sample.get('error', np.nan))))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        ids, num_codes, errors = zip(*results, strict=True)
+        counts = np.bincount(np.concatenate(ids), minlength=num_codes[0])
+        probs = counts[counts > 0] / counts.sum()
+        metrics = {
+            'usage': 100 * len(probs) / len(counts),
+            'dead_codes': len(counts) - len(probs),
+            'perplexity': float(np.exp(-(probs * np.log(probs)).sum())),
+        }
+        errors = [error for error in errors if not np.isnan(error)]
+        return {**metrics, 'error': float(np.mean(errors))} if errors else metrics

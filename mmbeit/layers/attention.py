@@ -1,0 +1,43 @@
+"""Self-attention with one additive bias."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention. q and v carry a bias; k needs none, because it would cancel in the softmax.
+
+    Args:
+        dim: Width D of the tokens.
+        num_heads: Number of heads H; divides `dim`.
+    """
+
+    def __init__(self, dim: int, num_heads: int):
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f'dim ({dim}) must be divisible by num_heads ({num_heads})')
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(dim))
+        self.v_bias = nn.Parameter(torch.zeros(dim))
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, attn_bias: Tensor | None = None) -> Tensor:
+        """Attend from every token to every token.
+
+        Args:
+            x: Tokens (B, N, D).
+            attn_bias: Added to the attention logits, broadcastable to (B, H, N, N).
+
+        Returns:
+            Tokens (B, N, D).
+        """
+        B, N, D = x.shape
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = F.linear(x, self.qkv.weight, bias).view(B, N, 3, self.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, N, D / H)
+        if attn_bias is not None:
+            attn_bias = attn_bias.to(q.dtype)  # the fused kernels want one dtype; they add it in float32
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_bias)
+        return self.proj(out.transpose(1, 2).reshape(B, N, D))

@@ -1,0 +1,19 @@
+"""Registered models. Importing this package fills `mmbeit.registry.MODELS`."""
+
+from mmbeit.models.algorithms.dvae import DiscreteVAE
+from mmbeit.models.algorithms.mim import MaskedImageModeling
+from mmbeit.models.backbones.beit import BEiT
+from mmbeit.models.data_preprocessors import MIMDataPreprocessor
+from mmbeit.models.heads.mim import MIMHead
+from mmbeit.models.target_generators.base import TargetGenerator
+from mmbeit.models.target_generators.dvae import DVAETokenizer
+
+__all__ = [
+    'BEiT',
+    'DVAETokenizer',
+    'DiscreteVAE',
+    'MIMDataPreprocessor',
+    'MIMHead',
+    'MaskedImageModeling',
+    'TargetGenerator',
+]

@@ -1,0 +1,109 @@
+"""Masked image modeling on visual tokens."""
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from mmbeit.models.target_generators.base import TargetGenerator
+from mmbeit.registry import MODELS
+
+
+@MODELS.register_module()
+class MaskedImageModeling(BaseModel):
+    """BEiT pretraining: predict the visual tokens of the patches that the backbone does not see.
+
+    The target generator is a tool of this model, not a part of it: it is kept out of the module tree, so that
+    optimizer, weight averages, DDP wrappers and checkpoints never meet it. It follows the model's device.
+
+    Args:
+        backbone: Config of a backbone whose `forward(view, mask)` gives raw tokens, such as `mmbeit.BEiT` with
+            `mask_token=True, out_type='raw'`.
+        head: Config of :class:`mmbeit.models.heads.mim.MIMHead`; `embed_dims` and `num_codes` are taken from the
+            backbone and the target generator where they are not given.
+        target_generator: Config of a :class:`TargetGenerator` that gives ids, or None for a model that is not trained.
+        data_preprocessor: Config of :class:`mmbeit.models.data_preprocessors.MIMDataPreprocessor`.
+        init_cfg: mmengine's initialisation config.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        head: dict,
+        target_generator: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        generator = target_generator and MODELS.build(target_generator)
+        self.__dict__['target_generator'] = generator
+        self.backbone = MODELS.build(backbone)
+        defaults = {'embed_dims': self.backbone.embed_dims}
+        if generator is not None:
+            defaults['num_codes'] = generator.num_codes
+        self.head = MODELS.build({**defaults, **head})
+
+    target_generator: TargetGenerator | None
+
+    def forward(
+        self, inputs: Tensor | tuple[Tensor, Tensor], data_samples: list | None = None, mode: str = 'tensor'
+    ) -> dict[str, Tensor] | tuple[Tensor, ...]:
+        """mmengine's entry point.
+
+        Args:
+            inputs: View (B, 3, height, width), normalised, and target view in [0, 1]; for `mode='tensor'` the view
+                alone will do.
+            data_samples: One per image, each with a `mask` (h, w) or (h*w), True or 1 = masked.
+            mode: 'loss', or 'tensor' for the features of the unmasked view.
+
+        Raises:
+            ValueError: Another mode.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'tensor':
+            return self.extract_feat(inputs if isinstance(inputs, Tensor) else inputs[0])
+        raise ValueError(f"mode {mode!r} is not one of ('loss', 'tensor')")
+
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Features of the backbone, nothing masked."""
+        return self.backbone(inputs)
+
+    def loss(self, inputs: tuple[Tensor, Tensor], data_samples: list) -> dict[str, Tensor]:
+        """Loss of a batch: cross entropy at the masked patches, and their accuracy.
+
+        Raises:
+            ValueError: The target generator's tokens do not match the patches; the message gives both numbers.
+        """
+        view, target_view = inputs
+        mask = torch.stack([torch.as_tensor(sample.mask) for sample in data_samples])
+        mask = mask.flatten(1).bool().to(view.device)  # (B, N)
+        ids = self.target_generator(target_view)  # (B, N)
+        if ids.shape != mask.shape:
+            raise ValueError(
+                f'the target view gives {ids.shape[1]} tokens for a mask of {mask.shape[1]} patches: its '
+                'size over the stride of the tokenizer has to equal the size of the view over the patch'
+            )
+        tokens = self.backbone(view, mask=mask)[-1]  # (B, 1 + N, D)
+        return self.head.loss(tokens, ids, mask)
+
+    def predict_tokens(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """Logits of the masked patches.
+
+        Args:
+            inputs: Normalised view (B, 3, height, width).
+            mask: (B, N) bool, True = masked.
+
+        Returns:
+            (M, num_codes), image by image and row by row.
+        """
+        return self.head(self.backbone(inputs, mask=mask)[-1], mask)
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        if self.target_generator is not None:
+            self.target_generator.init_weights()
+
+    def _apply(self, fn, *args, **kwargs) -> nn.Module:
+        if self.target_generator is not None:
+            self.target_generator._apply(fn, *args, **kwargs)
+        return super()._apply(fn, *args, **kwargs)

@@ -1,0 +1,48 @@
+"""From a collated batch to what a model takes."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from mmbeit.registry import MODELS
+
+
+@MODELS.register_module()
+class MIMDataPreprocessor(BaseDataPreprocessor):
+    """Normalises the view of the backbone; leaves the target view in [0, 1], for a tokenizer normalises by itself.
+
+    Args:
+        mean: Of the three channels R, G, B, in [0, 255].
+        std: Likewise.
+        non_blocking: Whether to copy to the device without waiting.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], non_blocking: bool = True):
+        super().__init__(non_blocking)
+        self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Cast to the device and scale.
+
+        Args:
+            data: `inputs`: RGB images in [0, 255], one view or a list of two, each (B, 3, height, width) or a list of
+                (3, height, width); `data_samples`: anything, passed on.
+            training: Not used.
+
+        Returns:
+            `inputs`: (view, target view), or the view alone where one was given; `data_samples`.
+        """
+        data = self.cast_data(data)
+        views = data['inputs']
+        one_view = isinstance(views, Tensor) or (isinstance(views[0], Tensor) and views[0].ndim == 3)
+        view, *target = [views] if one_view else views
+        view = (stack(view).float() - self.mean) / self.std
+        inputs = (view, stack(target[0]).float() / 255) if target else view
+        return {'inputs': inputs, 'data_samples': data.get('data_samples')}
+
+
+def stack(images: Tensor | Sequence[Tensor]) -> Tensor:
+    return images if isinstance(images, Tensor) else torch.stack(list(images))

@@ -1,0 +1,69 @@
+"""What a frozen network that makes pretraining targets has to offer."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader
+from torch import Tensor
+
+
+class TargetGenerator(BaseModule, ABC):
+    """Frozen network from images in [0, 1] to one target per patch: ids (B, N) or features (B, N, D).
+
+    It owns the normalisation that it was trained with. It is always in eval mode, gives no gradient, and runs in
+    float32 whatever autocast says, since ids near a tie would flip.
+
+    Args:
+        init_cfg: `dict(type='Pretrained', checkpoint=PATH)`, or a list of them; every weight has to come from there.
+            None leaves the weights as they are drawn.
+    """
+
+    def __init__(self, init_cfg: dict | list[dict] | None = None):
+        super().__init__(init_cfg)
+        self.requires_grad_(False)
+
+    @abstractmethod
+    def targets(self, images: Tensor) -> Tensor:
+        """Targets of images (B, 3, height, width) in [0, 1]."""
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.is_init:  # Runner.test() and inference do not call it, and random targets would not show
+            self.init_weights()
+        with torch.autocast(images.device.type, enabled=False):
+            return self.targets(images.float())
+
+    def init_weights(self) -> None:
+        """Load the files of `init_cfg`.
+
+        Raises:
+            ValueError: Together they do not hold exactly the weights of this network; the message names the keys.
+        """
+        if self.is_init:
+            return
+        self.is_init = True
+        configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []
+        state = {}
+        for config in configs:
+            content = CheckpointLoader.load_checkpoint(config['checkpoint'], map_location='cpu')
+            state.update(self.convert(content.get('state_dict', content)))
+        if not configs:
+            return
+        missing, unexpected = self.load_state_dict(state, strict=False)
+        if missing or unexpected:
+            raise ValueError(
+                f'{", ".join(config["checkpoint"] for config in configs)} does not fit {type(self).__name__}: '
+                f'missing {missing[:4]} ({len(missing)} keys), unexpected {unexpected[:4]} ({len(unexpected)} keys)'
+            )
+
+    def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the keys of a file that this network can be loaded from. Override where there are such files."""
+        return state
+
+    def train(self, mode: bool = True) -> 'TargetGenerator':
+        """Stay in eval mode."""
+        return super().train(False)
+
+    def __deepcopy__(self, memo: dict) -> 'TargetGenerator':
+        return self  # nothing ever changes it, so that a model and its average share one

@@ -1,0 +1,51 @@
+"""Train a model: `python tools/train.py CONFIG`."""
+
+import argparse
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmbeit.engine.run import add_common_arguments, check_checkpoints, load_config, readable_errors
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a model')
+    parser.add_argument('config', help='path of a config, or name of one of mmbeit')
+    add_common_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a value from the latest one in the work folder',
+    )
+    parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, where the config has float32')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    return parser.parse_args(argv)
+
+
+def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.amp and cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
+        cfg.optim_wrapper.type = 'mmbeit.AutocastOptimWrapper'
+    if args.auto_scale_lr:
+        if 'auto_scale_lr' not in cfg:
+            raise ValueError(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size to scale from')
+        cfg.auto_scale_lr.enable = True
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    with readable_errors():
+        cfg = load_config(args)
+        apply_arguments(cfg, args)
+        check_checkpoints(cfg)
+        runner = Runner.from_cfg(cfg)
+        runner.train_loop, runner.val_loop  # noqa: B018  builds the data sets
+    runner.train()
+
+
+if __name__ == '__main__':
+    main()
