@@ -15,7 +15,7 @@ model = dict(
         num_groups=3,
         num_blocks=1,
         decoder=True,  # for the pictures
-        init_cfg=dict(checkpoint='work_dirs/quickstart/dvae/epoch_30.pth'),
+        init_cfg=dict(checkpoint='work_dirs/quickstart/dvae/epoch_20.pth'),
     ),
 )
 train_dataloader = dict(

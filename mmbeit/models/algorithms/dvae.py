@@ -24,6 +24,8 @@ class DiscreteVAE(BaseModel):
             which loads the checkpoints of this class.
         temperature: Of the relaxation.
         kl_weight: Weight of the divergence, beta in the paper.
+        usage_weight: Weight of a third term that the paper does not have: the divergence of the batch's mean code
+            distribution from the uniform one. It keeps codes alive where images are few or alike.
         data_preprocessor: Config; its images have to arrive here in [0, 1].
         init_cfg: mmengine's initialisation config.
     """
@@ -36,6 +38,7 @@ class DiscreteVAE(BaseModel):
         num_blocks: int = 2,
         temperature: float = 1.0,
         kl_weight: float = 6.6,
+        usage_weight: float = 0.0,
         data_preprocessor: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
@@ -45,6 +48,7 @@ class DiscreteVAE(BaseModel):
         self.num_codes = num_codes
         self.temperature = temperature
         self.kl_weight = kl_weight
+        self.usage_weight = usage_weight
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor') -> dict | list | Tensor:
         """mmengine's entry point.
@@ -84,13 +88,20 @@ class DiscreteVAE(BaseModel):
         codes = F.gumbel_softmax(logits, tau=self.temperature, dim=1)
         mean, log_scale = self.decoder(codes).float().chunk(2, dim=1)
         log_probs = logits.log_softmax(dim=1)
-        kl = (log_probs.exp() * (log_probs + math.log(self.num_codes))).sum(dim=1)  # (B, h, w)
+        probs = log_probs.exp()
+        kl = (probs * log_probs).sum(dim=1) + math.log(self.num_codes)  # (B, h, w)
         counts = torch.bincount(logits.detach().argmax(dim=1).flatten(), minlength=self.num_codes)
-        return {
+        per_element = kl.numel() / pixels.numel()
+        losses = {
             'loss_reconstruction': logit_laplace_nll(pixels, mean, log_scale).mean(),
-            'loss_kl': self.kl_weight * kl.sum() / pixels.numel(),
+            'loss_kl': self.kl_weight * per_element * kl.mean(),
             'perplexity': perplexity(counts),
         }
+        if self.usage_weight:
+            usage = probs.mean(dim=(0, 2, 3))
+            divergence = torch.special.xlogy(usage, usage).sum() + math.log(self.num_codes)
+            losses['loss_usage'] = self.usage_weight * per_element * divergence
+        return losses
 
     def decode(self, ids: Tensor) -> Tensor:
         """Images (B, 3, s*h, s*w) in [0, 1] of ids (B, h, w)."""

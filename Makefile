@@ -1,0 +1,39 @@
+# make quickstart: from scans of digits to a fine-tuned BEiT in minutes.  make test: the test suite.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: quickstart test lint digits clean
+
+quickstart: $(VENV)/.quickstart digits
+	@$(BIN)/python tools/quickstart.py
+
+test: $(VENV)/.test lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+digits: $(VENV)/.quickstart
+	@$(BIN)/python tools/dataset_converters/digits.py data/digits
+
+# torch comes first, by itself: whoever wants another build of it than the default one installs that into .venv before.
+$(VENV)/.torch:
+	@echo 'Installing into $(VENV) ...'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) torch torchvision
+	@touch $@
+
+$(VENV)/.quickstart: $(VENV)/.torch constraints.txt setup.py
+	@$(PIP) --editable '.[quickstart]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.torch constraints.txt setup.py
+	@$(PIP) --editable '.[quickstart,seg,mim,test]'
+	@touch $@ $(VENV)/.quickstart
+
+clean:
+	rm -rf $(VENV) work_dirs/quickstart data/digits
