@@ -10,9 +10,7 @@ _base_ = [
 ]
 model = dict(
     type='mmbeit.MaskedImageModeling',
-    data_preprocessor=dict(
-        type='mmbeit.MIMDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
-    ),
+    data_preprocessor=dict(type='mmbeit.MIMDataPreprocessor', mean=_base_.mean, std=_base_.std),
     backbone=dict(
         type='mmbeit.BEiT',
         arch='base',
