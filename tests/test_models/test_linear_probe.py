@@ -81,7 +81,7 @@ def test_training_changes_the_head_only_and_keeps_the_backbone_in_eval_mode():
     model.train()
     assert not any(module.training for name, module in model.backbone.named_modules() if name.startswith('blocks.'))
     data = dict(inputs=torch.randint(256, (4, 3, 32, 32)), data_samples=samples(0, 1, 2, 3))
-    losses = [float(model.train_step(data, optim_wrapper)['loss']) for _ in range(5)]
+    losses = [model.train_step(data, optim_wrapper)['loss'].item() for _ in range(5)]
     assert losses[-1] < losses[0]
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name, _ in model.named_parameters() if name.startswith('head.')}

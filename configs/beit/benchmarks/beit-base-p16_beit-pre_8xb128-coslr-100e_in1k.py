@@ -5,7 +5,7 @@
 # Expect 83.2 % top-1 after 800 epochs of pretraining (https://arxiv.org/abs/2106.08254), 83.1 % after 300 (mmpretrain's
 # own run, with its pretraining); not measured here.
 # For an average of the weights (officially off) add
-# custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')]
+# custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=1e-4)]
 _base_ = [
     '../../_base_/models/beit-base-p16.py',
     '../../_base_/datasets/imagenet_finetune.py',
