@@ -1,6 +1,6 @@
 # BEiT base, 150 epochs on the 14,197,122 images of ImageNet-22k, 16 GPUs x 128 images: the published weights.
 # Run: tools/dist_train.sh configs/beit/beit_beit-base-p16_16xb128-amp-coslr-150e_in21k.py 16
-# Cost: 1.04 M updates, twice and a half those of 800 epochs on ImageNet-1k.
+# Cost: 1.04 M updates, twice as many as 800 epochs on ImageNet-1k.
 # Expect 83.7 % top-1 after benchmarks/beit-base-p16_beit-mim-in21k-pre_8xb128-coslr-100e_in1k.py
 # (unilm:beit/README.md); not measured here.
 _base_ = 'beit_beit-base-p16_8xb256-amp-coslr-800e_in1k.py'
