@@ -5,15 +5,5 @@
 # (mmpretrain's own run of this schedule, configs/beit/README.md there); not measured here.
 _base_ = 'beit_beit-base-p16_8xb256-amp-coslr-800e_in1k.py'
 max_epochs = 300
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-12, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min_ratio=1e-5 / 1.5e-3,
-        by_epoch=True,
-        begin=10,
-        end=max_epochs,
-        convert_to_iter_based=True,
-    ),
-]
+_base_.param_scheduler[1].end = max_epochs
 train_cfg = dict(max_epochs=max_epochs)

@@ -1,6 +1,6 @@
 # BEiT base, 800 epochs on ImageNet-1k, 8 GPUs x 256 images.
 # Run: tools/dist_train.sh configs/beit/beit_beit-base-p16_8xb256-amp-coslr-800e_in1k.py 8
-# Cost: 86 M parameters, 17.6 GFLOPs an image forward; the paper's run took 16 V100 five days.
+# Cost: 92.0 M parameters, 17.6 GFLOPs an image forward; the paper's run took 16 V100 five days.
 # Expect 83.2 % top-1 after fine-tuning with benchmarks/beit-base-p16_beit-pre_8xb128-coslr-100e_in1k.py
 # (https://arxiv.org/abs/2106.08254, table 1); not measured here.
 _base_ = [
@@ -10,9 +10,7 @@ _base_ = [
 ]
 model = dict(
     type='mmbeit.MaskedImageModeling',
-    data_preprocessor=dict(
-        type='mmbeit.MIMDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
-    ),
+    data_preprocessor=dict(type='mmbeit.MIMDataPreprocessor', mean=_base_.mean, std=_base_.std),
     backbone=dict(
         type='mmbeit.BEiT',
         arch='base',

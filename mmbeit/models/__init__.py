@@ -4,6 +4,7 @@ from mmbeit.models.algorithms.dvae import DiscreteVAE
 from mmbeit.models.algorithms.mim import MaskedImageModeling
 from mmbeit.models.backbones.beit import BEiT
 from mmbeit.models.data_preprocessors import MIMDataPreprocessor
+from mmbeit.models.heads.linear_probe import LinearProbeHead
 from mmbeit.models.heads.mim import MIMHead
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.target_generators.dvae import DVAETokenizer
@@ -12,6 +13,7 @@ __all__ = [
     'BEiT',
     'DVAETokenizer',
     'DiscreteVAE',
+    'LinearProbeHead',
     'MIMDataPreprocessor',
     'MIMHead',
     'MaskedImageModeling',

@@ -1,8 +1,8 @@
 # Labelled images in a folder per class, at 224 pixels, augmented as timm's `create_transform` does for BEiT: crop,
-# flip, RandAugment rand-m9-mstd0.5-inc1, erasing (unilm:beit/datasets.py). Statistics are ImageNet's; recipes for the
-# weights of ImageNet-22k replace them by `imagenet_finetune_half.py`.
-mean = [123.675, 116.28, 103.53]
-std = [58.395, 57.12, 57.375]
+# flip, RandAugment rand-m9-mstd0.5-inc1, erasing (unilm:beit/datasets.py). Statistics are ImageNet's, for weights that
+# were pretrained with them; `imagenet_finetune_half.py` has those of the official weights of ImageNet-22k.
+_base_ = 'imagenet_statistics.py'
+mean, std = _base_.mean, _base_.std
 data_preprocessor = dict(num_classes=1000, mean=mean, std=std, to_rgb=True)
 train_pipeline = [
     dict(type='mmbeit.SeedTransforms'),

@@ -1,5 +1,6 @@
 # Unlabelled images for BEiT v1: a folder, searched with its subfolders. The order and the constants of the
 # augmentation are the official ones (unilm:beit/datasets.py, DataAugmentationForBEiT).
+_base_ = 'imagenet_statistics.py'
 train_pipeline = [
     dict(type='mmbeit.SeedTransforms'),
     dict(type='mmbeit.LoadImage', on_error='skip'),

@@ -22,7 +22,9 @@ REL_POS_BIAS = ('shared', 'per_block', None)
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype that matrix products of `x` run in, under autocast or not."""
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # there is none on 'meta'
+        return torch.get_autocast_dtype(device)
+    return x.dtype
 
 
 @MODELS.register_module()
