@@ -11,8 +11,11 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import NamedTuple
@@ -28,6 +31,8 @@ DVAE = CONFIGS / 'dvae_digits.py'
 PRETRAIN = CONFIGS / 'beit_beit-mini-p4_1xb128-amp-coslr-150e_digits.py'
 FINETUNE = CONFIGS / 'beit-mini-p4_1xb50-coslr-200e_digits.py'
 NUM_PICTURES = 6
+TOKENIZER = 'model.target_generator.init_cfg.checkpoint'
+TOTAL_SECONDS = 30 + 190 + 6 * 10  # of the runs below, roughly; they move the progress bar
 
 
 class Run(NamedTuple):
@@ -90,18 +95,30 @@ def has_bfloat16() -> bool:
     return any(capabilities.get(name) for name in ('avx512_bf16', 'amx_bf16', 'bf16'))
 
 
-def runs(root: Path, seeds: Iterable[int]) -> tuple[list[Run], list[Run]]:
-    """What has to happen in turn, and what may happen side by side afterwards."""
-    precision = () if has_bfloat16() else ('optim_wrapper.type=OptimWrapper',)
-    pretrained = root / 'pretrain' / 'epoch_150.pth'
-    first = [
-        Run('training a tokenizer', DVAE, root / 'dvae', precision, 30),
-        Run('pretraining BEiT on its tokens', PRETRAIN, root / 'pretrain', precision, 190),
-    ]
-    then = []
+def last_checkpoint(work_dir: Path) -> Path:
+    return Path((work_dir / 'last_checkpoint').read_text())
+
+
+def runs(args: argparse.Namespace, seeds: Iterable[int]) -> Iterator[list[Run]]:
+    """The runs, stage by stage; those of one stage may happen side by side, the stages need what came before."""
+    root = args.work_dir
+    options = () if has_bfloat16() else ('optim_wrapper.type=OptimWrapper',)
+    if args.epochs:
+        options = (*options, f'train_cfg.max_epochs={args.epochs}', f'train_cfg.val_interval={args.epochs}')
+    data = f'train_dataloader.dataset.data_root={args.data}'
+    held_out = f'val_dataloader.dataset.data_root={args.data}'
+    yield [Run('training a tokenizer', DVAE, root / 'dvae', (*options, data, held_out), 30)]
+    tokenizer = f'{TOKENIZER}={last_checkpoint(root / "dvae")}'
+    options_without_validation = tuple(option for option in options if 'val_interval' not in option)
+    pretraining = (*options_without_validation, data, tokenizer)
+    yield [Run('pretraining BEiT on its tokens', PRETRAIN, root / 'pretrain', pretraining, 190)]
+    pretrained = last_checkpoint(root / 'pretrain')
+    finetuning = []
     for seed in seeds:
         common = (
-            *precision,
+            *options,
+            data,
+            held_out,
             f'randomness.seed={seed}',
             f'train_dataloader.dataset.ann_file=labelled_{seed}.txt',
         )
@@ -110,40 +127,44 @@ def runs(root: Path, seeds: Iterable[int]) -> tuple[list[Run], list[Run]]:
             ('beit', (f'model.backbone.init_cfg.checkpoint={pretrained}',)),
         ):
             description = 'fine-tuning on 50 labelled images'
-            then.append(Run(description, FINETUNE, root / f'{name}-{seed}', (*common, *weights), 10))
-    return first, then
+            finetuning.append(Run(description, FINETUNE, root / f'{name}-{seed}', (*common, *weights), 10))
+    yield finetuning
 
 
 def predict(checkpoint: Path, image: Path) -> tuple[str, float]:
     """Ask a fine-tuned model about one image: its class and the probability."""
     from mmengine.logging import MMLogger
-    from mmpretrain import ImageClassificationInferencer
+
+    import mmbeit  # noqa: F401  a CPU build of torch needs it before torchvision
 
     MMLogger.get_instance('mmengine', log_level='ERROR')
-    inferencer = ImageClassificationInferencer(str(FINETUNE), pretrained=str(checkpoint), device='cpu')
-    result = inferencer(str(image), show_progress=False)[0]
+    with redirect_stdout(StringIO()), warnings.catch_warnings():  # importing mmpretrain is noisy
+        warnings.simplefilter('ignore')
+        from mmpretrain import ImageClassificationInferencer
+
+        inferencer = ImageClassificationInferencer(str(FINETUNE), pretrained=str(checkpoint), device='cpu')
+        result = inferencer(str(image))[0]
     return str(result['pred_label']), result['pred_score']
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         '--data', type=Path, default=Path('data/digits'), help='written by dataset_converters/digits.py'
     )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/quickstart'))
-    args = parser.parse_args()
+    parser.add_argument('--epochs', type=int, help='of every run, for a trial')
+    args = parser.parse_args(argv)
     console = Console()
     start = time.monotonic()
     seeds = range(3)
-    first, then = runs(args.work_dir, seeds)
     columns = (TextColumn('{task.description:<36}'), BarColumn(), TimeElapsedColumn(), TextColumn('left'))
-    with Progress(*columns, TimeRemainingColumn(elapsed_when_finished=False), console=console) as progress:
-        task = progress.add_task('', total=sum(run.seconds for run in first) + sum(run.seconds for run in then))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task('', total=TOTAL_SECONDS)
         try:
-            for run in first:
-                train(run, progress, task)
-            with ThreadPoolExecutor(2) as pool:
-                list(pool.map(lambda run: train(run, progress, task), then))
+            for stage in runs(args, seeds):
+                with ThreadPoolExecutor(2) as pool:
+                    list(pool.map(lambda run: train(run, progress, task), stage))
         except RunError as error:
             console.print(str(error), markup=False)
             raise SystemExit(1) from None
@@ -172,17 +193,15 @@ def report(args: argparse.Namespace, console: Console, seeds: Iterable[int]) -> 
         f'mean absolute error {usage["codebook/error"]:.3f} of reconstructed pixels.'
     )
     images = sorted((args.data / 'val').glob('*/*.png'))
-    digit, score = predict(root / 'beit-0' / 'epoch_200.pth', images[0])
+    digit, score = predict(last_checkpoint(root / 'beit-0'), images[0])
     console.print(f'{images[0]} is a {digit}, says the model ({100 * score:.0f} %).')
     picture = root / 'tokens.png'
     chosen = [str(images[i * len(images) // NUM_PICTURES]) for i in range(NUM_PICTURES)]
-    command = [
-        sys.executable,
-        str(TOOLS / 'visualize_tokens.py'),
-        str(PRETRAIN),
-        str(root / 'pretrain' / 'epoch_150.pth'),
-    ]
-    subprocess.run([*command, *chosen, '--out', str(picture)], check=True)
+    checkpoints = {name: str(last_checkpoint(root / name)) for name in ('dvae', 'pretrain')}
+    command = [sys.executable, str(TOOLS / 'visualize_tokens.py'), str(PRETRAIN), checkpoints['pretrain'], *chosen]
+    options = ['--out', str(picture), '--cfg-options', f'{TOKENIZER}={checkpoints["dvae"]}']
+    drawn = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
+    console.print(drawn.stdout.splitlines()[-1])
     results = {'accuracy': accuracy, 'gain': gain, 'codebook': usage}
     (root / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
 

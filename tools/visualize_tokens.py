@@ -8,7 +8,7 @@ import random
 
 import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 
@@ -24,9 +24,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('images', nargs='+', help='image files')
     parser.add_argument('--out', default='tokens.png', help='picture to write')
     parser.add_argument('--seed', type=int, default=0, help='of the masks')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
     args = parser.parse_args(argv)
     with readable_errors():
         cfg = Config.fromfile(find_config(args.config))
+        cfg.merge_from_dict(args.cfg_options)
         init_default_scope(cfg.default_scope)
         cfg.model.target_generator.decoder = True
         model = MODELS.build(cfg.model).eval()

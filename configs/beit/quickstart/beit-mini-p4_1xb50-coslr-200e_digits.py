@@ -30,8 +30,14 @@ train_dataloader = dict(
         ann_file='labelled_0.txt',
         pipeline=[
             dict(type='mmbeit.SeedTransforms'),
-            dict(type='mmbeit.LoadImage'),
-            dict(type='torchvision/RandomResizedCrop', size=16, scale=(0.5, 1.0), interpolation='bicubic'),
+            dict(type='LoadImageFromFile'),
+            dict(
+                type='RandomResizedCrop',
+                scale=16,
+                crop_ratio_range=(0.5, 1.0),
+                backend='pillow',
+                interpolation='bicubic',
+            ),
             dict(type='PackInputs'),
         ],
     ),
@@ -47,8 +53,8 @@ val_dataloader = dict(
         data_root='data/digits/',
         data_prefix='val',
         pipeline=[
-            dict(type='mmbeit.LoadImage'),
-            dict(type='torchvision/Resize', size=16, interpolation='bicubic'),
+            dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=16, backend='pillow', interpolation='bicubic'),
             dict(type='PackInputs'),
         ],
     ),

@@ -8,6 +8,7 @@ model = dict(
         arch=dict(_delete_=True, embed_dims=128, num_layers=6, num_heads=4, feedforward_channels=512),
         img_size=16,
         patch_size=4,
+        drop_path_rate=0.0,
     ),
     target_generator=dict(
         num_codes=128,
@@ -20,8 +21,7 @@ model = dict(
 )
 train_dataloader = dict(
     batch_size=128,
-    num_workers=0,
-    persistent_workers=False,
+    num_workers=1,
     pin_memory=False,
     dataset=dict(
         data_root='data/digits/',
@@ -34,7 +34,7 @@ train_dataloader = dict(
         ],
     ),
 )
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 _base_.param_scheduler[1].end = max_epochs
 train_cfg = dict(max_epochs=max_epochs)
-default_hooks = dict(logger=dict(interval=11), checkpoint=dict(interval=50, max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=11), checkpoint=dict(interval=max_epochs))
