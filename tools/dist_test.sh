@@ -7,7 +7,7 @@ CHECKPOINT=$2
 PROCESSES=$3
 shift 3
 
-PYTHONPATH="$(dirname "$0")/..:${PYTHONPATH:-}" \
+PYTHONPATH="$(dirname "$0")/..${PYTHONPATH:+:$PYTHONPATH}" \
 torchrun \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \

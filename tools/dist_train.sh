@@ -6,7 +6,7 @@ CONFIG=$1
 PROCESSES=$2
 shift 2
 
-PYTHONPATH="$(dirname "$0")/..:${PYTHONPATH:-}" \
+PYTHONPATH="$(dirname "$0")/..${PYTHONPATH:+:$PYTHONPATH}" \
 torchrun \
     --nnodes="${NNODES:-1}" \
     --node_rank="${NODE_RANK:-0}" \

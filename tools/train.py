@@ -5,12 +5,19 @@ import argparse
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmbeit.engine.run import add_common_arguments, check_checkpoints, load_config, readable_errors
+from mmbeit.engine.run import (
+    add_common_arguments,
+    check_checkpoints,
+    check_data,
+    latest_checkpoint,
+    load_config,
+    readable_errors,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a model')
-    parser.add_argument('config', help='path of a config, or name of one of mmbeit')
+    parser.add_argument('config', help='path of a config, or name of a config or model of mmbeit')
     add_common_arguments(parser)
     parser.add_argument(
         '--resume',
@@ -28,6 +35,9 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('resume') and not cfg.get('load_from'):
+        path = latest_checkpoint(cfg.work_dir)
+        cfg.load_from = path and str(path)
     if args.amp and cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
         cfg.optim_wrapper.type = 'mmbeit.AutocastOptimWrapper'
     if args.auto_scale_lr:
@@ -38,13 +48,19 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    with readable_errors():
+    with readable_errors() as preparation:
         cfg = load_config(args)
         apply_arguments(cfg, args)
-        check_checkpoints(cfg)
+        check_checkpoints(cfg, '--resume' if args.resume else 'load_from')
+        check_data(cfg, 'train_dataloader', 'val_dataloader')
         runner = Runner.from_cfg(cfg)
-        runner.train_loop, runner.val_loop  # noqa: B018  builds the data sets
-    runner.train()
+        runner.register_hook(preparation)
+        preparation.part = 'train_dataloader'
+        runner.train_loop  # noqa: B018  builds the data set
+        preparation.part = 'val_dataloader'
+        runner.val_loop  # noqa: B018
+        preparation.part = ''
+        runner.train()
 
 
 if __name__ == '__main__':

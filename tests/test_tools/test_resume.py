@@ -1,0 +1,97 @@
+"""A run that was interrupted and resumed gives the numbers and the weights of one that was not."""
+
+import json
+import signal
+
+import pytest
+import torch
+from mmengine.fileio import load
+
+from mmbeit.checkpoint.mmengine_loader import load_from_local
+
+STEPS = 6  # per epoch
+WORKERS = ('train_dataloader.num_workers=2', 'train_dataloader.persistent_workers=True')
+KILLED = """
+import os, signal
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class Kill(Hook):
+    def after_train_iter(self, runner, *args, **kwargs):
+        if runner.iter == {step}:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(params=['pretrain', 'finetune'])
+def run(request):
+    """A config, and the work folder of its run without an interruption."""
+    names = dict(pretrain=('pretrain_config', 'pretrained'), finetune=('finetune_config', 'finetuned'))
+    return [request.getfixturevalue(name) for name in names[request.param]]
+
+
+def identical(one, other) -> bool:
+    """Whether two trees of tensors and plain values are equal, bit for bit."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(identical(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(identical, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def assert_same_end(log, work_dir, reference):
+    """The losses of the last epoch, and everything that the last checkpoint restores but the history of the log."""
+    steps = {}
+    for line in log(work_dir):
+        steps[line['step'], 'loss' in line] = line  # validation is logged with the number of the epoch
+    expected = {(line['step'], 'loss' in line): line for line in log(reference)}
+    last = [key for key in expected if key[0] > 2 * STEPS or key == (3, False)]
+    assert sum(key[1] for key in last) == STEPS
+    assert {key: steps[key] for key in last} == {key: expected[key] for key in last}
+    ours, theirs = (load_from_local(str(folder / 'epoch_3.pth')) for folder in (work_dir, reference))
+    for part in ('state_dict', 'optimizer', 'ema_state_dict', 'param_schedulers'):
+        assert identical(ours.get(part), theirs.get(part)), part
+
+
+@pytest.mark.parametrize('options', [(), WORKERS], ids=['main process', 'workers'])
+def test_resumed_run_is_identical(run, options, tool, log, tmp_path):
+    config, reference = run
+    options = ['--work-dir', tmp_path, '--cfg-options', *options]
+    tool('train', config, *options, 'train_cfg.max_epochs=2')
+    tool('train', config, '--resume', *options)
+    assert_same_end(log, tmp_path, reference)
+
+
+def test_run_killed_within_an_epoch_is_identical_after_resuming(run, root, python, tool, log, tmp_path):
+    config, reference = run
+    (tmp_path / 'kill_hook.py').write_text(KILLED.format(step=2 * STEPS + 3))
+    killed = tmp_path / 'killed.py'
+    killed.write_text(
+        f"_base_ = '{config}'\ncustom_imports = dict(imports=['kill_hook'])\n"
+        "custom_hooks = [*_base_.custom_hooks, dict(type='Kill')]\n"
+    )
+    work_dir = tmp_path / 'run'
+    options = ['--work-dir', work_dir, '--cfg-options', *WORKERS]
+    done = python('tools/train.py', killed, *options, check=False, PYTHONPATH=f'{tmp_path}:{root}')
+    assert done.returncode == -signal.SIGKILL, done.stdout[-3000:] + done.stderr[-3000:]
+    assert not (work_dir / 'epoch_3.pth').exists()
+    tool('train', config, '--resume', *options)
+    assert_same_end(log, work_dir, reference)
+
+
+def test_evaluation_gives_the_accuracy_of_training(finetune_config, finetuned, tool, log, tmp_path):
+    last = [line for line in log(finetuned) if 'accuracy/top1' in line][-1]
+    out = tmp_path / 'metrics.json'
+    tool('test', finetune_config, finetuned / 'epoch_3.pth', '--work-dir', tmp_path, '--out', out)
+    assert json.loads(out.read_text()) == {key: last[key] for key in ('accuracy/top1', 'accuracy/top5')}
+
+
+def test_predictions_are_written(finetune_config, finetuned, tool, log, tmp_path):
+    out = tmp_path / 'pred.pkl'
+    tool('test', finetune_config, finetuned / 'epoch_3.pth', '--work-dir', tmp_path, '--out', out)
+    predictions = load(out)
+    right = sum(int(sample['pred_label']) == int(sample['gt_label']) for sample in predictions)
+    last = [line for line in log(finetuned) if 'accuracy/top1' in line][-1]
+    assert len(predictions) == 12
+    assert 100 * right / 12 == pytest.approx(last['accuracy/top1'])
