@@ -125,7 +125,11 @@ _runs = iter(range(10**6))
 
 
 def call_tool(name: str, *args: object) -> None:
-    """Run a tool inside of this process, for speed. mmengine wants a new name for every run of a process."""
+    """Run a tool inside of this process, for speed.
+
+    mmengine wants a new name for every run of a process. Runs with worker processes need a process of their own: the
+    garbage collector stops the queues of a dropped DataLoader before the workers, each of which is then waited for.
+    """
     args = [str(arg) for arg in args]
     options = args.index('--cfg-options') + 1 if '--cfg-options' in args else len(args)
     args[options:options] = [*([] if '--cfg-options' in args else ['--cfg-options']), f'experiment_name=r{next(_runs)}']
