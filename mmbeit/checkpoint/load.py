@@ -72,7 +72,16 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu', allowed:
     try:
         with torch.serialization.safe_globals([*_numpy_globals(), *_SHELLS, *allowed]):
             content = torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if 'Unsupported global' in str(error) or 'Weights only load failed' in reason:
             name = next((word for word in str(error).split() if word.count('.') and 'GLOBAL' in str(error)), '')
