@@ -7,6 +7,8 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from mmbeit.checkpoint.load import CheckpointError
+
 
 class TargetGenerator(BaseModule, ABC):
     """Frozen network from images in [0, 1] to one target per patch: ids (B, N) or features (B, N, D).
@@ -38,7 +40,7 @@ class TargetGenerator(BaseModule, ABC):
         """Load the files of `init_cfg`.
 
         Raises:
-            ValueError: Together they do not hold exactly the weights of this network; the message names the keys.
+            CheckpointError: Together they do not hold exactly the weights of this network; the message names the keys.
         """
         if self.is_init:
             return
@@ -50,10 +52,14 @@ class TargetGenerator(BaseModule, ABC):
             state.update(self.convert(content.get('state_dict', content)))
         if not configs:
             return
-        missing, unexpected = self.load_state_dict(state, strict=False)
+        names = ', '.join(config['checkpoint'] for config in configs)
+        try:
+            missing, unexpected = self.load_state_dict(state, strict=False)
+        except RuntimeError as error:  # shapes
+            raise CheckpointError(f'{names} does not fit {type(self).__name__}: {error}') from error
         if missing or unexpected:
-            raise ValueError(
-                f'{", ".join(config["checkpoint"] for config in configs)} does not fit {type(self).__name__}: '
+            raise CheckpointError(
+                f'{names} does not fit {type(self).__name__}: '
                 f'missing {missing[:4]} ({len(missing)} keys), unexpected {unexpected[:4]} ({len(unexpected)} keys)'
             )
 
