@@ -41,7 +41,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp and cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
         cfg.optim_wrapper.type = 'mmbeit.AutocastOptimWrapper'
     if args.auto_scale_lr:
-        if 'auto_scale_lr' not in cfg:
+        if not cfg.get('auto_scale_lr'):
             raise ValueError(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size to scale from')
         cfg.auto_scale_lr.enable = True
 

@@ -1,6 +1,7 @@
 """What `tools/train.py` and `tools/test.py` share: the config, its overrides, distributed CPUs, readable errors."""
 
 import argparse
+import ast
 import difflib
 import os
 import re
@@ -68,6 +69,12 @@ class Preparation(Hook):
     part = ''  # of the config, which is being used
     over = False
 
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume and not {'meta', 'optimizer', 'message_hub'} <= checkpoint.keys():
+            raise CheckpointError(
+                f'cannot resume from {runner._load_from}: it holds weights only; to start from them, set load_from'
+            )
+
     def before_train(self, runner: Runner) -> None:
         self.over = True
 
@@ -99,7 +106,7 @@ def explain(error: Exception) -> str:
         return f'{error.strerror[0].lower()}{error.strerror[1:]}: {error.filename}'
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = ' '.join(str(text).split()) or type(error).__name__
-    if unknown := re.match(r'(\S+) is not in the (\S+) registry', text):
+    if unknown := re.match(r'(\S+) is not in the (.+?) registry', text):
         name, registry = unknown.groups()
         return f'unknown type {name!r}, not in the registry {registry}' + suggest(
             name, registered_names(registry.partition('::')[2])
@@ -162,7 +169,9 @@ def load_config(args: argparse.Namespace) -> Config:
         ValueError: An override names something that the config does not have.
     """
     path = find_config(args.config)
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
+    if 'model' not in cfg:
+        raise ValueError(f'{path} has no model: expected the config of a run')
     for key in args.cfg_options:
         check_override(cfg, key, args.cfg_options)
     cfg.merge_from_dict(args.cfg_options)
@@ -171,6 +180,23 @@ def load_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     prepare_cpu_dist(cfg)
     return cfg
+
+
+def read_config(path: Path) -> Config:
+    """Like `Config.fromfile`, which does not say which file has the syntax error.
+
+    Raises:
+        ValueError: The config, or one of its bases, is no Python.
+    """
+    try:
+        return Config.fromfile(path)
+    except SyntaxError as error:
+        try:
+            ast.parse(path.read_text())
+            where = f'a base of {path}'
+        except SyntaxError:
+            where = path
+        raise ValueError(f'syntax error in line {error.lineno} of {where}: {error.msg}') from error
 
 
 def check_override(cfg: Config, key: str, options: Iterable[str] = ()) -> None:
@@ -217,8 +243,8 @@ def find_copies(cfg: dict, name: str) -> Iterator[str]:
     def search(node: Any, where: str) -> Iterator[str]:
         pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
         for key, child in pairs:
-            # A number may be equal by chance, so that its key has to be the same, too.
-            if (key == name or isinstance(value, (dict, list, tuple))) and child == value:
+            # A number may be equal by chance; what has the same name is what is meant.
+            if key == name or (isinstance(value, (dict, list, tuple)) and child == value):
                 yield f'{where}.{key}'
             yield from search(child, f'{where}.{key}')
 
