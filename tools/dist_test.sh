@@ -2,6 +2,7 @@
 # Evaluate on several processes: tools/dist_test.sh CONFIG CHECKPOINT PROCESSES_PER_NODE [arguments of tools/test.py]
 # Several nodes: run it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
 set -eu
+[ $# -ge 3 ] || { sed -n '2s/^[^:]*: /usage: /p' "$0" >&2; exit 2; }
 CONFIG=$1
 CHECKPOINT=$2
 PROCESSES=$3

@@ -2,6 +2,7 @@
 # Train on several processes: tools/dist_train.sh CONFIG PROCESSES_PER_NODE [arguments of tools/train.py]
 # Several nodes: run it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
 set -eu
+[ $# -ge 2 ] || { sed -n '2s/^[^:]*: /usage: /p' "$0" >&2; exit 2; }
 CONFIG=$1
 PROCESSES=$2
 shift 2

@@ -2,6 +2,7 @@
 # Evaluate through Slurm: tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of tools/test.py]
 # GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS may be set.
 set -eu
+[ $# -ge 4 ] || { sed -n '2s/^[^:]*: /usage: /p' "$0" >&2; exit 2; }
 PARTITION=$1
 JOB_NAME=$2
 CONFIG=$3
