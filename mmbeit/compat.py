@@ -48,10 +48,25 @@ def declare_torchvision_ops() -> bool:
 
 
 def make_configs_inheritable() -> None:
-    """Let other people's configs say `_base_ = 'mmbeit::beit/...'`: mmengine looks packages up in a fixed table."""
+    """Let other people's configs say `_base_ = 'mmbeit::beit/...'`, once mmbeit is imported.
+
+    mmengine looks packages up in a fixed table, and their configs in `.mim`, which a checkout does not have. It also
+    switches to the scope `mmbeit` wherever such a config builds something, where `ImageClassifier` is not known.
+    """
+    from mmengine.config import Config
     from mmengine.config.utils import MODULE2PACKAGE
 
-    MODULE2PACKAGE.setdefault('mmbeit', 'mmbeit')
+    MODULE2PACKAGE.setdefault('mmbeit', 'mmbeit')  # for mmengine.hub
+    of_others = Config._get_cfg_path
+
+    def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        if not cfg_path.startswith('mmbeit::'):
+            return of_others(cfg_path, filename)
+        from mmbeit.engine.run import resource_root
+
+        return str(resource_root() / 'configs' / cfg_path.removeprefix('mmbeit::')), None
+
+    Config._get_cfg_path = staticmethod(get_cfg_path)
 
 
 def disable_broken_multimodal() -> bool:
