@@ -16,7 +16,7 @@ NAMES = {
     'MODELS': ('BEiT', 'MaskedImageModeling', 'MIMHead', 'DVAETokenizer', 'DiscreteVAE', 'MIMDataPreprocessor'),
     'TRANSFORMS': ('SeedTransforms', 'LoadImage', 'RandomResizedCropTwoViews', 'BlockwiseMask', 'RandomErasing'),
     'DATA_SAMPLERS': ('SeededSampler', 'SeededInfiniteSampler'),
-    'HOOKS': ('StepSeedHook', 'AnnealHook', 'CompileHook', 'TrimLogHook'),
+    'HOOKS': ('StepSeedHook', 'AnnealHook', 'CompileHook', 'TrimLogHook', 'SafeCheckpointHook'),
     'OPTIM_WRAPPERS': ('AutocastOptimWrapper',),
     'OPTIM_WRAPPER_CONSTRUCTORS': ('LayerDecayOptimWrapperConstructor',),
     'METRICS': ('CodebookUsage',),

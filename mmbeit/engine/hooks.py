@@ -1,12 +1,17 @@
 """Hooks for training."""
 
 import math
+import os
 import random
+from collections import deque
 from operator import attrgetter
+from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.hooks import Hook
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -93,3 +98,48 @@ class TrimLogHook(Hook):
         if self.every_n_train_iters(runner, 1000) or batch_idx == 0:
             for buffer in runner.message_hub.log_scalars.values():
                 buffer.max_length = self.max_length
+
+
+@register_backend('atomic')
+class AtomicLocalBackend(LocalBackend):
+    """Local files that are whole or not there: they are written under another name and renamed."""
+
+    def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
+        partial = Path(f'{filepath}.partial')
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open('wb') as file:
+            file.write(obj)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(filepath)
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(CheckpointHook):
+    """mmengine's hook, for runs that may be killed while they save.
+
+    mmengine writes under the final name, and deletes the oldest checkpoint before it writes the next one, be it the
+    only one. Here a local checkpoint is whole or not there, and the oldest one goes last. Arguments are the same.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.backend_args is None and '://' not in str(self.out_dir or ''):
+            self.backend_args = dict(backend='atomic')
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        keep = self.max_keep_ckpts
+        saved = [] if keep <= 0 else [kept for kept in self.keep_ckpt_ids if kept != step] + [step]
+        if keep > 0:  # one more than there will be, so that a run resumed from this checkpoint deletes the oldest
+            runner.message_hub.update_info('keep_ckpt_ids', saved)
+        self.max_keep_ckpts = -1
+        super()._save_checkpoint_with_step(runner, step, meta)
+        self.max_keep_ckpts = keep
+        if keep <= 0:
+            return
+        for outdated in saved[:-keep]:
+            path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated))
+            if is_main_process() and self.file_backend.exists(path):  # DeepSpeed's checkpoints are folders
+                (self.file_backend.rmtree if self.file_backend.isdir(path) else self.file_backend.remove)(path)
+        self.keep_ckpt_ids = deque(saved[-keep:], keep)
+        runner.message_hub.update_info('keep_ckpt_ids', saved[-keep:])

@@ -1,6 +1,8 @@
 """A run that was interrupted and resumed gives the numbers and the weights of one that was not."""
 
 import json
+import os
+import shutil
 import signal
 
 import pytest
@@ -77,6 +79,47 @@ def test_run_killed_within_an_epoch_and_resumed_is_identical(run, root, python, 
     assert not (work_dir / 'epoch_3.pth').exists()
     python('tools/train.py', config, '--resume', *options)
     assert_same_end(log, work_dir, reference)
+
+
+@pytest.mark.parametrize('keep', [1, 2])
+def test_run_killed_while_it_saves(keep, pretrain_config, pretrained, tool, log, tmp_path, monkeypatch):
+    """The checkpoint before is still there, even if one is all that is kept, and the torn one is not in the way."""
+    options = ['--work-dir', tmp_path, '--cfg-options', f'default_hooks.checkpoint.max_keep_ckpts={keep}']
+    saves = []
+
+    def fsync(descriptor):
+        saves.append(descriptor)
+        if len(saves) == 3:
+            os.truncate(descriptor, 1000)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    with pytest.raises(KeyboardInterrupt):
+        tool('train', pretrain_config, *options)
+    names = [f'epoch_{i}.pth' for i in range(3 - keep, 3)]
+    assert sorted(path.name for path in tmp_path.glob('epoch_*')) == [*names, 'epoch_3.pth.partial']
+    tool('train', pretrain_config, '--resume', *options)
+    names = [f'epoch_{i}.pth' for i in range(4 - keep, 4)]
+    assert sorted(path.name for path in tmp_path.glob('epoch_*')) == names
+    assert_same_end(log, tmp_path, pretrained)
+
+
+@pytest.mark.parametrize('noted', ['epoch_2.pth', 'epoch_9.pth', None])
+def test_truncated_checkpoint_is_skipped(noted, pretrain_config, pretrained, tool, log, tmp_path, capsys):
+    """What mmengine's own hook leaves behind, or a full disk, whatever is noted as the last checkpoint."""
+    shutil.copy(pretrained / 'epoch_1.pth', tmp_path)
+    (tmp_path / 'epoch_2.pth').write_bytes((pretrained / 'epoch_2.pth').read_bytes()[:-1000])
+    if noted:
+        (tmp_path / 'last_checkpoint').write_text(str(tmp_path / noted))
+    tool('train', pretrain_config, '--work-dir', tmp_path, '--resume')
+    assert f'going on from {tmp_path}/epoch_1.pth' in capsys.readouterr().err
+    assert_same_end(log, tmp_path, pretrained)
+
+
+def test_resume_without_a_checkpoint_starts(pretrain_config, pretrained, tool, log, tmp_path):
+    """So that a job can be queued again with the same command, whenever it was stopped."""
+    tool('train', pretrain_config, '--work-dir', tmp_path, '--resume')
+    assert_same_end(log, tmp_path, pretrained)
 
 
 def test_evaluation_gives_the_accuracy_of_training(finetune_config, finetuned, tool, log, tmp_path):
