@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
@@ -17,20 +18,34 @@ EXTRAS = {
 }
 
 
+def copy_resources(target: Path) -> None:
+    """Copy what is outside of the package."""
+    for name in ('configs', 'tools'):
+        shutil.copytree(ROOT / name, target / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('metafile.yml', 'model-index.yml'):
+        shutil.copy(ROOT / name, target / name)
+
+
 class BuildWithResources(build_py):
-    """Copies what is outside of the package into a wheel; an editable install uses the checkout itself."""
+    """Adds `mmbeit/.mim` to a wheel; an editable install uses the checkout itself."""
 
     def run(self) -> None:
         super().run()
-        if self.editable_mode:
-            return
-        target = Path(self.build_lib, 'mmbeit', '.mim')
-        for name in ('configs', 'tools'):
-            shutil.copytree(
-                ROOT / name, target / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__')
-            )
-        for name in ('metafile.yml', 'model-index.yml'):
-            shutil.copy(ROOT / name, target / name)
+        if not self.editable_mode:
+            copy_resources(Path(self.build_lib, 'mmbeit', '.mim'))
+
+
+class WheelForMim(bdist_wheel):
+    """Adds `.mim` to the metadata of a wheel, too.
+
+    onedl-mim takes the folder of the first installed file for the package, which is the metadata's: `mmbeit-` sorts
+    before `mmbeit/`. So it looks for tools and configs there.
+    """
+
+    def write_wheelfile(self, wheelfile_base: str, *args, **kwargs) -> None:
+        super().write_wheelfile(wheelfile_base, *args, **kwargs)
+        if 'editable_wheel' not in self.distribution.commands:
+            copy_resources(Path(wheelfile_base, '.mim'))
 
 
 version = {}
@@ -59,5 +74,5 @@ setup(
         'onedl-mmpretrain>=1.3.6,<1.4',
     ],
     extras_require=EXTRAS,
-    cmdclass={'build_py': BuildWithResources},
+    cmdclass={'build_py': BuildWithResources, 'bdist_wheel': WheelForMim},
 )

@@ -1,10 +1,12 @@
 """The wheel, built from the source distribution, holds what it should, and works without a checkout."""
 
+import itertools
 import os
 import shutil
 import stat
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -38,18 +40,19 @@ def test_wheel_content(wheel, root):
     with zipfile.ZipFile(wheel) as file:
         info = {entry.filename: entry for entry in file.infolist()}
     info = {name: entry for name, entry in info.items() if not name.endswith('/')}
-    assert {name.split('/')[0] for name in info} == {'mmbeit', next(n for n in info if '.dist-info' in n).split('/')[0]}
     assert not any('test_' in name or '__pycache__' in name or '.pyc' in name for name in info)
-    for folder in ('configs', 'tools'):
+    (metadata,) = {name.split('/')[0] for name in info} - {'mmbeit'}
+    for base, folder in itertools.product(('mmbeit', metadata), ('configs', 'tools')):
         paths = [path for path in (root / folder).rglob('*') if path.is_file() and '__pycache__' not in path.parts]
         assert paths
-        packed = {name for name in info if name.startswith(f'mmbeit/.mim/{folder}/')}
-        assert packed == {f'mmbeit/.mim/{path.relative_to(root)}' for path in paths}
+        packed = {name for name in info if name.startswith(f'{base}/.mim/{folder}/')}
+        assert packed == {f'{base}/.mim/{path.relative_to(root)}' for path in paths}
         for path in paths:
-            mode = info[f'mmbeit/.mim/{path.relative_to(root)}'].external_attr >> 16
+            mode = info[f'{base}/.mim/{path.relative_to(root)}'].external_attr >> 16
             assert bool(mode & stat.S_IXUSR) == os.access(path, os.X_OK), path
-    assert {'mmbeit/.mim/metafile.yml', 'mmbeit/.mim/model-index.yml'} <= info.keys()
+        assert {f'{base}/.mim/metafile.yml', f'{base}/.mim/model-index.yml'} <= info.keys()
     assert any(name.endswith('licenses/LICENSE') for name in info)
+    assert metadata.endswith('.dist-info')
     code = {f'mmbeit/{path.relative_to(root / "mmbeit")}' for path in (root / 'mmbeit').rglob('*.py')}
     assert code <= info.keys()
 
@@ -112,3 +115,11 @@ def test_config_of_the_wheel_as_a_base(installed, tmp_path):
     child.write_text(f"_base_ = 'mmbeit::beit/{CONFIG}.py'\ntrain_cfg = dict(max_epochs=7)\n")
     code = 'import mmbeit, sys; from mmengine import Config; print(Config.fromfile(sys.argv[1]).train_cfg.max_epochs)'
     assert installed('-c', code, child).stdout.split() == ['7']
+
+
+def test_mim_finds_the_tools_of_the_wheel(installed):
+    pytest.importorskip('mim', reason='needs onedl-mim, the extra `mim`')
+    code = "from mim.utils import get_installed_path; print(get_installed_path('mmbeit'))"
+    folder = Path(installed('-c', code).stdout.strip(), '.mim')
+    assert (folder / 'tools' / 'train.py').is_file()
+    assert len(list(folder.rglob(f'{CONFIG}.py'))) == 1
