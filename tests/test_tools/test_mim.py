@@ -1,58 +1,64 @@
 """mim finds the tools and the configs of an editable install. It is optional: `pip install -e .[mim]`."""
 
 import json
-from importlib.metadata import distribution
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import distributions
 
 import pytest
 
 pytest.importorskip('mim', reason='needs onedl-mim, the extra `mim`')
 
 
+CONFIG = 'beit_beit-base-p16_8xb256-amp-coslr-300e_in1k.py'
+
+
 @pytest.fixture(scope='module')
-def mim(root, command, tmp_path_factory):
-    """Run mim outside of the checkout, whose install it has to find by itself."""
-    source = json.loads(distribution('mmbeit').read_text('direct_url.json') or '{}')
-    if not source.get('dir_info', {}).get('editable') or source['url'] != root.as_uri():
-        pytest.skip('needs an editable install of this checkout: mim does not find the package of a wheel')
-    elsewhere = tmp_path_factory.mktemp('mim')
-    return lambda *args, **kwargs: command('mim', *args, **{'cwd': elsewhere, 'PYTHONPATH': '', **kwargs})
-
-
-def test_train_by_path(mim, finetune_config, tmp_path, log):
-    mim(
-        'train',
-        'mmbeit',
-        finetune_config,
-        '--gpus',
-        0,
-        '--work-dir',
-        tmp_path,
-        '--cfg-options',
-        'train_cfg.max_epochs=1',
+def mim(root, command, finetune_config, finetuned, tmp_path_factory):
+    """Output of each command, and the folder that it wrote to. They run side by side, outside of the checkout."""
+    # A checkout on the path has an egg-info besides, which does not say where it comes from.
+    sources = [json.loads(dist.read_text('direct_url.json') or '{}') for dist in distributions(name='mmbeit')]
+    if not any(s.get('url') == root.as_uri() and s.get('dir_info', {}).get('editable') for s in sources):
+        pytest.skip('needs an editable install of this checkout')
+    folder = tmp_path_factory.mktemp('mim')
+    short = ('--cfg-options', 'train_cfg.max_epochs=1')
+    nowhere = ('--cfg-options', f'train_dataloader.dataset.data_root={folder}/none')
+    commands = dict(
+        list=('list',),
+        path=('train', 'mmbeit', finetune_config, '--gpus', 0, '--work-dir', folder / 'path', *short),
+        name=('train', 'mmbeit', CONFIG, '--gpus', 0, '--work-dir', folder / 'name', *nowhere),
+        test=(
+            *('test', 'mmbeit', finetune_config, '--checkpoint', finetuned / 'epoch_3.pth', '--gpus', 0),
+            *('--work-dir', folder / 'test', '--out', folder / 'metrics.json'),
+        ),
+        run=('run', 'mmbeit', 'train', finetune_config, '--work-dir', folder / 'run', *short),
     )
-    assert (tmp_path / 'epoch_1.pth').is_file()
+    with ThreadPoolExecutor(2) as pool:
+        runs = {
+            name: pool.submit(command, 'mim', *args, cwd=folder, check=False, PYTHONPATH='')
+            for name, args in commands.items()
+        }
+    return {name: run.result() for name, run in runs.items()}, folder
 
 
-def test_train_by_name(mim, tmp_path):
+@pytest.mark.parametrize('name', ['path', 'run'])
+def test_train(mim, name):
+    runs, folder = mim
+    assert runs[name].returncode == 0, runs[name].stdout[-2000:] + runs[name].stderr[-2000:]
+    assert (folder / name / 'epoch_1.pth').is_file()
+
+
+def test_train_by_name(mim, root):
     """mim looks for a file of that name, ending included; the run ends where it misses ImageNet."""
-    name = 'beit_beit-base-p16_8xb256-amp-coslr-300e_in1k.py'
-    options = ('--cfg-options', f'train_dataloader.dataset.data_root={tmp_path}/none')
-    done = mim('train', 'mmbeit', name, '--gpus', 0, '--work-dir', tmp_path, *options, check=False)
-    assert f'configs/beit/{name}' in done.stdout
-    assert f'error: no such folder: {tmp_path}/none/train' in done.stderr
+    runs, folder = mim
+    assert str(root / 'configs' / 'beit' / CONFIG) in runs['name'].stdout
+    assert f'error: no such folder: {folder}/none/train' in runs['name'].stderr
 
 
-def test_test(mim, finetune_config, finetuned, tmp_path):
-    checkpoint, out = finetuned / 'epoch_3.pth', tmp_path / 'metrics.json'
-    options = ('--gpus', 0, '--work-dir', tmp_path, '--out', out)
-    mim('test', 'mmbeit', finetune_config, '--checkpoint', checkpoint, *options)
-    assert json.loads(out.read_text()).keys() == {'accuracy/top1', 'accuracy/top5'}
-
-
-def test_run(mim, finetune_config, tmp_path):
-    mim('run', 'mmbeit', 'train', finetune_config, '--work-dir', tmp_path, '--cfg-options', 'train_cfg.max_epochs=1')
-    assert (tmp_path / 'epoch_1.pth').is_file()
+def test_test(mim):
+    runs, folder = mim
+    assert runs['test'].returncode == 0, runs['test'].stdout[-2000:] + runs['test'].stderr[-2000:]
+    assert json.loads((folder / 'metrics.json').read_text()).keys() == {'accuracy/top1', 'accuracy/top5'}
 
 
 def test_list(mim):
-    assert any(line.startswith('mmbeit') for line in mim('list').stdout.splitlines())
+    assert any(line.startswith('mmbeit') for line in mim[0]['list'].stdout.splitlines())
