@@ -74,22 +74,7 @@ def installed(tmp_path_factory, wheel, python):
 
 def test_tools_are_listed(installed):
     lines = installed('-m', 'mmbeit').stdout.splitlines()
-    listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if line.startswith('  ')}
-    assert listed['train'] == 'Train a model'
-    assert {'train', 'test', 'digits'} <= listed.keys()
-    assert installed('-m', 'mmbeit', '-h').stdout.splitlines() == lines
-
-
-def test_unknown_tool(installed):
-    done = installed('-m', 'mmbeit', 'trian', check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == ["error: no tool 'trian'; did you mean train?"]
-
-
-def test_nested_tool(installed):
-    pytest.importorskip('sklearn')
-    done = installed('-m', 'mmbeit', 'digits', 'digits')
-    assert done.stdout.startswith('digits: 1437 images to train on')
+    assert {'train', 'test', 'digits'} <= {line.split()[0] for line in lines if line.startswith('  ')}
 
 
 def test_training_from_the_wheel(installed, data, tokenizer, tmp_path):
