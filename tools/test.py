@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         if cfg.get('test_dataloader') is None:
             raise ValueError(f'{args.config} has no test_dataloader: there is nothing to evaluate')
         apply_arguments(cfg, args)
-        check_checkpoints(cfg, 'CHECKPOINT')
+        check_checkpoints(cfg, 'CHECKPOINT', training=False)
         check_data(cfg, 'test_dataloader')
         runner = Runner.from_cfg(cfg)
         runner.register_hook(preparation)

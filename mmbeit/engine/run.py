@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import sys
+import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -42,13 +43,26 @@ def resource_root() -> Path:
     return packed if packed.exists() else PACKAGE.parent
 
 
+class Override(DictAction):
+    """mmengine's, with argparse's own message where an option is no KEY=VALUE."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace, values, option_string=None) -> None:
+        for value in values:
+            if '=' not in value:
+                parser.error(f'{option_string} {value}: expected KEY=VALUE')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, ValueError) as error:
+            parser.error(f'{option_string}: {error}')
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that both tools have."""
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (work_dirs/ and the name of the config)')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=Override,
         default={},
         metavar='KEY=VALUE',
         help='override entries of the config, such as optim_wrapper.optimizer.lr=1e-3',
@@ -94,9 +108,10 @@ def readable_errors() -> Iterator[Preparation]:
     except Exception as error:
         if os.environ.get(TRACEBACK) or (preparation.over and not isinstance(error, CheckpointError)):
             raise
-        if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))) == 0:
-            where = f'{preparation.part}: ' if preparation.part else ''
-            print(f'error: {where}{explain(error)} (set {TRACEBACK}=1 to see where)', file=sys.stderr)
+        if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))):
+            time.sleep(5)  # the first process says the same, and the launcher then stops this one
+        where = f'{preparation.part}: ' if preparation.part else ''
+        print(f'error: {where}{explain(error)} (set {TRACEBACK}=1 to see where)', file=sys.stderr, flush=True)
         raise SystemExit(2) from None
 
 
@@ -281,20 +296,21 @@ def search_dicts(node: Any, where: str) -> Iterator[tuple[str, dict]]:
             yield from search_dicts(value, f'{where}.{i}')
 
 
-def check_checkpoints(cfg: Config, source: str = 'load_from') -> None:
+def check_checkpoints(cfg: Config, source: str = 'load_from', training: bool = True) -> None:
     """Look for the local checkpoints that a config names before anything slow happens.
 
     Args:
         cfg: The config.
         source: Where the user has written `load_from`.
+        training: Whether weights are initialised. For evaluation only frozen parts read a file of their own.
 
     Raises:
         FileNotFoundError: One is missing; the message says which key names it.
     """
     named = [
         (f'{where}.checkpoint', node.get('checkpoint') or '')
-        for where, node in search_dicts(cfg.get('model'), 'model')
-        if node.get('type') == 'Pretrained'
+        for where, node in search_dicts(cfg.model, 'model')
+        if node.get('type') == 'Pretrained' and (training or 'target_generator' in where)
     ]
     if cfg.get('load_from'):
         named.append((source, cfg.load_from))
@@ -321,11 +337,12 @@ def check_data(cfg: Config, *loaders: str) -> None:
             prefix = node.get('data_prefix') or (node.get('split') if node.get('type') == 'ImageNet' else '') or ''
             for part in prefix.values() if isinstance(prefix, dict) else [prefix]:
                 folder = Path(root, part or '')
-                if '://' not in str(part) and not (folder.is_dir() and any(folder.iterdir())):
+                if '://' not in str(part) and not (folder.is_dir() and any(os.scandir(folder))):
                     what = 'empty' if folder.is_dir() else 'no such'
                     raise FileNotFoundError(f'{what} folder: {folder}, named by {where}: expected the data there')
-            if node.get('ann_file') and '://' not in node.ann_file and not Path(root, node.ann_file).is_file():
-                raise FileNotFoundError(f'no such file: {Path(root, node.ann_file)}, named by {where}.ann_file')
+            lines = node.get('ann_file')
+            if lines and isinstance(lines, str) and '://' not in lines and not Path(root, lines).is_file():
+                raise FileNotFoundError(f'no such file: {Path(root, lines)}, named by {where}.ann_file')
 
 
 def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:

@@ -90,6 +90,15 @@ def test_override_of_training(option, config, refused):
         assert part in line
 
 
+@pytest.mark.parametrize('option', ['load_from', 'model.backbone.out_indices=[0,1'])
+def test_override_that_is_none(option, both, tool, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        tool(*both, '--cfg-options', option)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert 'error: --cfg-options' in last
+    assert option.partition('=')[2] in last
+
+
 def test_missing_config(both, refused):
     name, _, *rest = both
     line = refused(name, 'configs/beit/beit_beit-base-p16_8xb256-amp-coslr-301e_in1k.py', *rest)

@@ -90,6 +90,14 @@ def test_evaluation_gives_the_metric_of_one_process(finetune_config, finetuned, 
     assert json.loads((tmp_path / 'one.json').read_text()) == json.loads((tmp_path / 'two.json').read_text())
 
 
+def test_one_process_says_what_is_wrong(command, tmp_path):
+    done = command('bash', 'tools/dist_train.sh', 'nothing', 2, check=False, PORT=free_port())
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert len(lines) == 1
+    assert "no config 'nothing'" in lines[0]
+
+
 @pytest.fixture
 def arguments(tmp_path, root, command):
     """Run a script with a fake torchrun and srun; give the arguments that it was started with."""

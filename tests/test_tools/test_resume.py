@@ -129,6 +129,11 @@ def test_evaluation_gives_the_accuracy_of_training(finetune_config, finetuned, t
     assert json.loads(out.read_text()) == {key: last[key] for key in ('accuracy/top1', 'accuracy/top5')}
 
 
+def test_evaluation_does_not_need_the_pretrained_weights(finetune_config, finetuned, tool, tmp_path):
+    options = ['--cfg-options', 'model.backbone.init_cfg.checkpoint=none.pth', '--work-dir', tmp_path]
+    tool('test', finetune_config, finetuned / 'epoch_3.pth', *options)
+
+
 def test_predictions_are_written(finetune_config, finetuned, tool, log, tmp_path):
     out = tmp_path / 'pred.pkl'
     tool('test', finetune_config, finetuned / 'epoch_3.pth', '--work-dir', tmp_path, '--out', out)
