@@ -220,6 +220,15 @@ def test_cache_of_a_frozen_table_is_used_in_training_too(bias):
     assert bias() is bias()
 
 
+def test_frozen_bias_cached_under_inference_mode_can_be_saved_for_backward(bias):
+    bias.requires_grad_(False)
+    with torch.inference_mode():
+        bias()
+    query = torch.ones(2, 13, 13, requires_grad=True)
+    (query * bias()).sum().backward()  # as a fused attention kernel does
+    torch.testing.assert_close(query.grad, bias())
+
+
 @pytest.mark.parametrize('clone', [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
 def test_cache_does_not_travel(bias, clone):
     with torch.no_grad():
