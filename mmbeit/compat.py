@@ -49,6 +49,8 @@ def declare_torchvision_ops() -> bool:
 
 def make_configs_inheritable() -> None:
     """Let other people's configs say `_base_ = 'mmbeit::beit/...'`: mmengine looks packages up in a fixed table."""
+    if importlib.util.find_spec('mmengine') is None:
+        return  # `mmbeit.layers` and `mmbeit.checkpoint.load` work with torch alone
     from mmengine.config.utils import MODULE2PACKAGE
 
     MODULE2PACKAGE.setdefault('mmbeit', 'mmbeit')
@@ -67,7 +69,7 @@ def disable_broken_multimodal() -> bool:
         broken = int(version('transformers').split('.')[0]) >= 5 and version('pycocotools')
     except PackageNotFoundError:
         return False
-    if not broken:
+    if not broken or importlib.util.find_spec('mmpretrain') is None:
         return False
     import mmpretrain.utils.dependency as dependency
 
