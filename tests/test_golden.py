@@ -196,11 +196,11 @@ def learning_rates(schedule, epoch_length, layer_scale=1.0):
     cfg = Config.fromfile(SCHEDULES / schedule)
     lr = cfg.optim_wrapper.optimizer.lr * layer_scale
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
-    optimizer.step()
     schedulers = [
         PARAM_SCHEDULERS.build(dict(item), default_args=dict(optimizer=optimizer, epoch_length=epoch_length))
         for item in cfg.param_scheduler
     ]
+    optimizer.step()
     rates = []
     for _ in range(cfg.max_epochs * epoch_length):
         rates.append(optimizer.param_groups[0]['lr'])
