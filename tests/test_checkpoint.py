@@ -172,6 +172,12 @@ def test_nothing_in_a_hostile_file_is_executed(save, tmp_path, attack, read):
     assert 'Nothing in it was executed' in str(error.value)
 
 
+@pytest.mark.parametrize(('owner', 'name'), [(HistoryBuffer, '__init__'), (torch.Tensor, 'mean')])
+def test_a_file_reaches_four_methods_of_the_logs_and_no_other_attribute(save, owner, name):
+    with pytest.raises(CheckpointError, match=f"attribute '{name}' refused"):
+        load_by_mmengine(save(Call(getattr, owner, name)))
+
+
 def legacy_file(path, body):
     """A file of the legacy format around a hand-written pickle."""
     parts = (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, dict(little_endian=True))

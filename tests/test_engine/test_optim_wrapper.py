@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import pytest
 import torch
 from mmengine.registry import OPTIM_WRAPPERS
@@ -30,6 +32,25 @@ def test_gradients_are_accumulated_as_by_the_wrapper_of_mmengine():
             loss = model(torch.randn(4, 3)).float().square().mean()
         wrapper.update_params(loss)
     assert not torch.equal(model.weight, before)
+
+
+def test_gradients_are_not_synchronised_before_the_last_of_accumulated_steps():
+    model, events = nn.Linear(3, 2), []
+
+    @contextmanager
+    def no_sync():  # as of a DDP wrapper
+        events.append('no sync')
+        yield
+
+    model.no_sync = no_sync
+    wrapper = build(model, accumulative_counts=2)
+    wrapper.initialize_count_status(model, 0, 4)
+    for _ in range(4):
+        with wrapper.optim_context(model):
+            loss = model(torch.randn(4, 3)).float().square().mean()
+        wrapper.update_params(loss)
+        events.append('step')
+    assert events == ['no sync', 'step', 'step'] * 2
 
 
 def test_float16_is_refused_for_want_of_a_loss_scale():

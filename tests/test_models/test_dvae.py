@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from builders import randomize
 
 from mmbeit.evaluation import CodebookUsage
@@ -85,6 +86,8 @@ def test_predictions_are_the_hard_codes_and_the_error_of_their_decoding(images):
     model = randomize(tiny_dvae(), std=0.2)
     ids = model(images).argmax(dim=1)
     decoded = model.decode(ids)
+    mean = model.decoder(F.one_hot(ids, NUM_CODES).permute(0, 3, 1, 2).float())[:, :3]
+    torch.testing.assert_close(decoded, unmap_pixels(torch.sigmoid(mean)))
     assert decoded.shape == images.shape and decoded.min() >= 0 and decoded.max() <= 1
     for i, prediction in enumerate(model(images, mode='predict')):
         assert torch.equal(prediction['ids'], ids[i])
@@ -130,13 +133,13 @@ def test_perplexity_in_the_loss_is_that_of_the_most_likely_codes(images):
 def test_codebook_usage_of_known_ids():
     metric = CodebookUsage()
     samples = [
-        dict(ids=torch.tensor([[0, 0], [1, 1]]), num_codes=8, error=torch.tensor(0.1)),
-        dict(ids=torch.tensor([0, 0, 1, 1]), num_codes=8, error=torch.tensor(0.3)),
+        dict(ids=torch.tensor([[0, 0], [1, 1]]), num_codes=10, error=torch.tensor(0.1)),
+        dict(ids=torch.tensor([0, 0, 1, 1]), num_codes=10, error=torch.tensor(0.3)),
     ]
     for sample in samples:
         metric.process({}, [sample])
     assert metric.evaluate(2) == pytest.approx(
-        {'codebook/usage': 25, 'codebook/dead_codes': 6, 'codebook/perplexity': 2, 'codebook/error': 0.2}
+        {'codebook/usage': 20, 'codebook/dead_codes': 8, 'codebook/perplexity': 2, 'codebook/error': 0.2}
     )
     metric.process({}, [dict(ids=torch.arange(8), num_codes=8)])
     assert metric.evaluate(1) == pytest.approx(

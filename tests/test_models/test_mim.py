@@ -129,6 +129,7 @@ def test_features_are_those_of_the_unmasked_first_view(batch):
 
 
 def test_target_generator_stays_in_eval_mode_and_frozen():
+    assert not any(module.training for module in MODELS.build(TOKENIZER).modules())
     model = build().train()
     generator = model.target_generator
     generator.train()
