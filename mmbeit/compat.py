@@ -53,6 +53,8 @@ def make_configs_inheritable() -> None:
     mmengine looks packages up in a fixed table, and their configs in `.mim`, which a checkout does not have. It also
     switches to the scope `mmbeit` wherever such a config builds something, where `ImageClassifier` is not known.
     """
+    if importlib.util.find_spec('mmengine') is None:
+        return  # `mmbeit.layers` and `mmbeit.checkpoint.load` work with torch alone
     from mmengine.config import Config
     from mmengine.config.utils import MODULE2PACKAGE
 
@@ -82,7 +84,7 @@ def disable_broken_multimodal() -> bool:
         broken = int(version('transformers').split('.')[0]) >= 5 and version('pycocotools')
     except PackageNotFoundError:
         return False
-    if not broken:
+    if not broken or importlib.util.find_spec('mmpretrain') is None:
         return False
     import mmpretrain.utils.dependency as dependency
 

@@ -2,9 +2,14 @@
 
 import os
 import pickle
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -17,13 +22,22 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be read; the message names the file and says what to do."""
 
 
-class Shell:
+class Sealed(type):
+    """Class whose attributes a file cannot set."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        raise pickle.UnpicklingError(f'the file sets {cls.__name__}.{name}')
+
+
+class Shell(metaclass=Sealed):
     """Stands in for a class that a file names: holds what the file says of an object, and runs none of its code."""
+
+    dump_patches = False  # torch reads it before it compares sources
 
 
 # Modules that OpenAI pickled whole, code and all (encoder.pkl and decoder.pkl of the DALL-E release).
 _SHELLS = tuple(
-    (type(name.rpartition('.')[2], (Shell,), {'__module__': 'shell'}), name)
+    (Sealed(name.rpartition('.')[2], (Shell,), {'__module__': 'shell'}), name)
     for name in (
         'dall_e.encoder.Encoder',
         'dall_e.encoder.EncoderBlock',
@@ -51,6 +65,43 @@ def _numpy_globals() -> list:
     return [np.ndarray, np.dtype, *dtypes, *builders]
 
 
+def _load(path: Path, map_location: Any, allowed: list) -> Any:
+    try:
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError:
+        if zipfile.is_zipfile(path):
+            raise
+        # Before torch 1.6 a pickled module went with its source code, which the weights-only unpickler refuses.
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # that the source of a shell differs
+            return torch.load(path, map_location=map_location, pickle_module=_shells_only(), weights_only=False)
+
+
+def _shells_only() -> SimpleNamespace:
+    """A pickle module that knows what a pickled module consists of, and no other name."""
+    names = {
+        **{name: shell for shell, name in _SHELLS},
+        '__builtin__.set': set,
+        'collections.OrderedDict': OrderedDict,
+        'torch.device': torch.device,
+        # Not the functions themselves: a file can set attributes of what it names.
+        'torch._utils._rebuild_tensor_v2': lambda *args: torch._utils._rebuild_tensor_v2(*args),
+        'torch._utils._rebuild_parameter': lambda *args: torch._utils._rebuild_parameter(*args),
+    }
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if f'{module}.{name}' not in names:
+                raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {module}.{name}')
+            return names[f'{module}.{name}']
+
+    def load(file: BinaryIO, **kwargs) -> Any:
+        return Unpickler(file, **kwargs).load()
+
+    return SimpleNamespace(__name__='shells_only', Unpickler=Unpickler, load=load)
+
+
 def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu', allowed: Iterable = ()) -> Any:
     """Read what `torch.save` wrote, under torch's weights-only unpickler and a fixed list of names.
 
@@ -70,27 +121,22 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu', allowed:
     if path.stat().st_size == 0:
         raise CheckpointError(f'{path} is empty: expected a checkpoint written by torch.save')
     try:
-        with torch.serialization.safe_globals([*_numpy_globals(), *_SHELLS, *allowed]):
-            content = torch.load(path, map_location=map_location, weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if 'Unsupported global' in str(error) or 'Weights only load failed' in reason:
-            name = next((word for word in str(error).split() if word.count('.') and 'GLOBAL' in str(error)), '')
-            reason = f'it is truncated, or holds more than tensors and plain values {name}'.rstrip()
+        content = _load(path, map_location, [*_numpy_globals(), *_SHELLS, *allowed])
+    except Exception as error:  # a damaged pickle can raise anything
         raise CheckpointError(
-            f'cannot read {path}: {reason}. Nothing in it was executed; if you trust its source, '
+            f'cannot read {path}: {_reason(error)}. Nothing in it was executed; if you trust its source, '
             'load it where it was made and save only its state_dict'
         ) from error
     return module_state_dict(content) if isinstance(content, Shell) else content
+
+
+def _reason(error: Exception) -> str:
+    text = ' '.join(str(error).split())
+    if named := re.search(r'GLOBAL (\S+)', text):
+        return f'it names {named[1]}, where a checkpoint holds tensors and plain values'
+    if isinstance(error, (RuntimeError, ValueError)) and not isinstance(error, UnicodeError):
+        return text.partition('. ')[0]
+    return 'it is truncated, or was not written by torch.save'
 
 
 def module_state_dict(module: Shell) -> StateDict:

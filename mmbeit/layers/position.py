@@ -213,7 +213,8 @@ class RelativePositionBias(nn.Module):
         key = (version, grid, dtype)
         if key not in self._cache:
             self._cache = {k: v for k, v in self._cache.items() if k[0] == version}
-            self._cache[key] = self._gather(grid, dtype)
+            with torch.inference_mode(False), torch.no_grad():  # an inference tensor would break a later training step
+                self._cache[key] = self._gather(grid, dtype)
         return self._cache[key]
 
     def _gather(self, grid: Grid, dtype: torch.dtype) -> Tensor:

@@ -3,7 +3,7 @@ from math import prod
 
 import pytest
 import torch
-from conftest import TINY, tiny_beit
+from builders import TINY, tiny_beit
 from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 

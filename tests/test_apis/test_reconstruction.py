@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, randomize
+from builders import TINY, randomize
 from PIL import Image
 
 from mmbeit.apis.reconstruction import load_views, reconstruct

@@ -116,6 +116,6 @@ class RandomResizedCropTwoViews(BaseTransform):
         image = results['img']
         top, left, h, w = random_crop_box((image.height, image.width), self.scale, self.ratio)
         crop = image.crop((left, top, left + w, top + h))
-        results['img'] = [np.asarray(crop.resize(size, resample)) for size, resample in self.views]
+        results['img'] = [np.array(crop.resize(size, resample)) for size, resample in self.views]
         results['img_shape'] = results['img'][0].shape[:2]
         return results

@@ -206,9 +206,7 @@ class BEiT(BaseModule):
             if parameter is not None:
                 parameter.requires_grad_(False)
         frozen = [self.patch_embed, *self.blocks[: self.frozen_stages]]
-        if self.frozen_stages > 0:  # a shared table is used by the first block already
-            shared = len(self.rel_pos_bias) != len(self.blocks)
-            frozen += self.rel_pos_bias if shared else self.rel_pos_bias[: self.frozen_stages]
+        frozen += self.rel_pos_bias[: self.frozen_stages]  # a shared table, too: the first block uses it already
         if self.frozen_stages == len(self.blocks):
             frozen.append(self.norm)
         for module in frozen:

@@ -1,6 +1,7 @@
 """What a frozen network that makes pretraining targets has to offer."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from mmengine.model import BaseModule
@@ -14,7 +15,7 @@ class TargetGenerator(BaseModule, ABC):
     """Frozen network from images in [0, 1] to one target per patch: ids (B, N) or features (B, N, D).
 
     It owns the normalisation that it was trained with. It is always in eval mode, gives no gradient, and runs in
-    float32 whatever autocast says, since ids near a tie would flip.
+    float32 whatever autocast says and the model is cast to, since ids near a tie would flip.
 
     Args:
         init_cfg: `dict(type='Pretrained', checkpoint=PATH)`, or a list of them; every weight has to come from there.
@@ -70,6 +71,15 @@ class TargetGenerator(BaseModule, ABC):
     def train(self, mode: bool = True) -> 'TargetGenerator':
         """Stay in eval mode."""
         return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args, **kwargs) -> 'TargetGenerator':
+        """Follow the model to another device, and stay in float32."""
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_dtype, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict) -> 'TargetGenerator':
         return self  # nothing ever changes it, so that a model and its average share one

@@ -1,0 +1,228 @@
+"""Numbers that the official code gives (microsoft/unilm, beit/ and beit2/, float32 on CPU)."""
+
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, PARAM_SCHEDULERS
+
+from mmbeit.datasets.transforms.image import random_crop_box
+from mmbeit.datasets.transforms.mask import blockwise_mask, exact_count
+from mmbeit.layers.position import geometric_coordinates, relative_index, resize_rel_pos_table
+
+SCHEDULES = Path(__file__).parents[1] / 'configs' / '_base_' / 'schedules'
+
+# Official names of the fine-tuning model, and ours.
+OFFICIAL = [
+    (r'(cls_token|patch_embed\.proj\.\w+|fc_norm\.\w+)', r'backbone.\1'),
+    (r'head\.(\w+)', r'head.fc.\1'),
+    (r'blocks\.(\d+)\.attn\.relative_position_bias_table', r'backbone.rel_pos_bias.\1.table'),
+    (r'blocks\.(\d+)\.gamma_([12])', r'backbone.blocks.\1.scale\2.gamma'),
+    (r'(blocks\.\d+\.(norm[12]|attn|mlp)\..+)', r'backbone.\1'),
+]
+OFFICIAL_IN_BLOCK = [
+    *('gamma_1', 'gamma_2', 'norm1.weight', 'norm1.bias', 'norm2.weight', 'norm2.bias'),
+    *('attn.q_bias', 'attn.v_bias', 'attn.qkv.weight', 'attn.proj.weight', 'attn.proj.bias'),
+    *('attn.relative_position_bias_table', 'mlp.fc1.weight', 'mlp.fc1.bias', 'mlp.fc2.weight', 'mlp.fc2.bias'),
+]
+OFFICIAL_ELSEWHERE = [
+    *('cls_token', 'patch_embed.proj.weight', 'patch_embed.proj.bias'),
+    *('fc_norm.weight', 'fc_norm.bias', 'head.weight', 'head.bias'),
+]
+
+
+def our_name(official):
+    return next(match.expand(ours) for pattern, ours in OFFICIAL if (match := re.fullmatch(pattern, official)))
+
+
+@pytest.fixture
+def classifier():
+    """The fine-tuning model of two blocks, filled by a formula over the official names in lexicographic order."""
+    model = MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(
+                type='mmbeit.BEiT',
+                arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=64),
+                img_size=32,
+                patch_size=16,
+            ),
+            head=dict(type='LinearClsHead', num_classes=5, in_channels=16),
+        )
+    )
+    names = sorted([*OFFICIAL_ELSEWHERE, *(f'blocks.{i}.{name}' for i in range(2) for name in OFFICIAL_IN_BLOCK)])
+    parameters = dict(model.named_parameters())
+    assert len(names) == 39 and {our_name(name) for name in names} == set(parameters)
+    for rank, name in enumerate(names):
+        parameter = parameters[our_name(name)]
+        values = 0.3 * torch.sin(0.37 * torch.arange(parameter.numel(), dtype=torch.float64) + rank)
+        if 'gamma' in name or (parameter.ndim == 1 and name.endswith('.weight')):
+            values += 1
+        parameter.data.copy_(values.view_as(parameter))
+    model.eval()
+    return model
+
+
+def logits(model):
+    images = torch.sin(0.013 * torch.arange(2 * 3 * 32 * 32, dtype=torch.float64)).float().view(2, 3, 32, 32)
+    with torch.no_grad():
+        features = model.extract_feat(images)
+        return features[-1], model.head(features)
+
+
+def test_features_and_logits_of_the_fine_tuning_model(classifier):
+    features, scores = logits(classifier)
+    expected = [
+        [-0.7228453, -0.6404338, -0.4734074, -0.2432637, 0.0200815],
+        [-0.6348255, -0.6110892, -0.5065662, -0.3346001, -0.1175166],
+    ]
+    torch.testing.assert_close(scores, torch.tensor(expected), rtol=0, atol=2e-6)
+    pooled = torch.tensor([-0.6189407, 1.2302392, 0.5072703, -1.1927664])
+    torch.testing.assert_close(features[0, :4], pooled, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ('name', 'change'), [('backbone.rel_pos_bias.0.table', 5.5e-2), ('backbone.blocks.1.attn.q_bias', 5.3e-3)]
+)
+def test_logits_of_the_fine_tuning_model_move_as_officially_without_one_of_its_biases(classifier, name, change):
+    _, before = logits(classifier)
+    with torch.no_grad():
+        classifier.get_parameter(name).zero_()
+    _, after = logits(classifier)
+    assert (after - before).abs().max().item() == pytest.approx(change, rel=0.02)
+
+
+def test_relative_index_of_the_14_x_14_grid():
+    index = relative_index((14, 14))
+    assert index[1:, 1:].diagonal().unique().tolist() == [364]
+    pairs = {(1, 2): 363, (2, 1): 365, (1, 15): 337, (15, 1): 391, (1, 196): 0, (196, 1): 728}
+    assert {pair: index[pair].item() for pair in pairs} == pairs
+    assert index[0, 1:].unique().tolist() == [729]
+    assert index[1:, 0].unique().tolist() == [730]
+    assert index[0, 0] == 731
+    assert index.sum() == 14_270_119
+
+
+def test_relative_index_of_a_grid_that_is_not_square():
+    assert relative_index((2, 3))[:5].tolist() == [
+        [17, 15, 15, 15, 15, 15, 15],
+        [16, 7, 6, 5, 2, 1, 0],
+        [16, 8, 7, 6, 3, 2, 1],
+        [16, 9, 8, 7, 4, 3, 2],
+        [16, 12, 11, 10, 7, 6, 5],
+    ]
+
+
+@pytest.mark.parametrize(
+    ('grid', 'q', 'outermost'),
+    [
+        (16, 1.0234928, 14.999963),
+        (24, 1.0903074, 22.999934),
+        (30, 1.1250559, 28.999949),
+        (32, 1.1349178, 31.000182),
+        (40, 1.1685036, 39.000083),
+        (12, 1.0100009, 13.809406),
+        (10, 1.0100009, 13.809406),
+    ],
+)
+def test_coordinates_of_a_table_of_14_patches_on_another_grid(grid, q, outermost):
+    coordinates = geometric_coordinates(14, grid)
+    centre = len(coordinates) // 2
+    assert len(coordinates) == 27 and coordinates[centre : centre + 2] == [0, 1]
+    assert coordinates[centre + 2] - 1 == pytest.approx(q, abs=6e-8)
+    assert coordinates[-1] == pytest.approx(outermost, abs=6e-7)
+    assert coordinates == [-x for x in reversed(coordinates)]
+
+
+@pytest.mark.parametrize(
+    ('grid', 'expected'),
+    [
+        (24, (0.000000, 0.848872, 0.919479, 0.200000, 1108.2815)),
+        (32, (-0.000030, 0.984811, 0.097655, 0.200164, 2001.3214)),
+        (40, (-0.000012, 0.888495, 0.430971, 0.200057, 3163.5998)),
+        (10, (0.367207, 0.629043, -0.061444, 0.459573, 179.8233)),
+    ],
+)
+def test_resized_table(grid, expected):
+    row, column = torch.meshgrid(torch.arange(27), torch.arange(27), indexing='ij')
+    patches = ((27 * row + column) % 11 / 10).reshape(-1, 1)
+    table = torch.cat([patches, torch.tensor([[7.0], [8.0], [9.0]])])
+    resized = resize_rel_pos_table(table, (14, 14), (grid, grid))
+    assert resized[-3:].flatten().tolist() == [7, 8, 9]
+    z = resized[:-3].view(2 * grid - 1, 2 * grid - 1)
+    corners = torch.stack([z[0, 0], z[3, 10], z[10, 3], z[-1, -1]])
+    torch.testing.assert_close(corners, torch.tensor(expected[:4]), rtol=0, atol=1e-6)
+    assert z.double().sum().item() == pytest.approx(expected[4], abs=1e-3)
+
+
+def in_hex(mask):
+    return ' '.join(f'{int("".join(map(str, row)), 2):04x}' for row in mask.astype(int))
+
+
+@pytest.mark.parametrize(
+    ('seed', 'count', 'rows'),
+    [
+        (0, 75, '0000 0000 0000 3f20 3f00 3f00 3fc0 3fc0 3fc0 3fc0 3f00 3f00 3f00 3f00'),
+        (2, 75, '0fe1 0fe0 0ff8 0ff8 03f8 003e 003e 003e 003e 003e 003e 003e 0000 0000'),
+        (5, 73, '0000 0000 0006 000e 3e0e 3e0e 3e0e 3e0e 3e0e 3e0e 3e00 3e00 3e00 3e00'),
+    ],
+)
+def test_masks_of_v1(seed, count, rows):
+    random.seed(seed)
+    mask = blockwise_mask((14, 14), 75)
+    assert in_hex(mask) == rows
+    assert mask.sum() == count
+
+
+def test_mask_of_v2_is_that_of_v1_filled_up():
+    random.seed(5)
+    np.random.seed(5)
+    mask = exact_count(blockwise_mask((14, 14), 75), 75)
+    assert in_hex(mask) == '0000 0000 0006 000e 3e0e 3f4e 3e0e 3e0e 3e0e 3e0e 3e00 3e00 3e00 3e00'
+
+
+@pytest.mark.parametrize(('seed', 'box'), [(0, (3, 5, 375, 435)), (1, (195, 32, 178, 218)), (2, (0, 1, 376, 486))])
+def test_crop_boxes(seed, box):
+    random.seed(seed)
+    assert random_crop_box((381, 500), scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)) == box
+
+
+def learning_rates(schedule, epoch_length, layer_scale=1.0):
+    """Learning rate at every iteration of a recipe, by mmengine's own schedulers, in a group scaled for its layer."""
+    cfg = Config.fromfile(SCHEDULES / schedule)
+    lr = cfg.optim_wrapper.optimizer.lr * layer_scale
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(item), default_args=dict(optimizer=optimizer, epoch_length=epoch_length))
+        for item in cfg.param_scheduler
+    ]
+    optimizer.step()
+    rates = []
+    for _ in range(cfg.max_epochs * epoch_length):
+        rates.append(optimizer.param_groups[0]['lr'])
+        for scheduler in schedulers:
+            scheduler.step()
+    return rates
+
+
+def test_learning_rate_of_pretraining():
+    rates = learning_rates('adamw_mim.py', epoch_length=625)
+    assert rates[0] < 1e-12  # officially 0
+    assert rates[1] == pytest.approx(2.40038e-7, rel=1e-5)
+    assert rates[6249] == pytest.approx(1.5e-3, rel=1e-9)
+    assert rates[6250] == pytest.approx(1.5e-3, rel=1e-9)
+    assert rates[250_000] == pytest.approx(7.69812e-4, rel=1e-5)
+    assert rates[-1] == pytest.approx(1.0000000015e-5, rel=1e-7)
+
+
+def test_learning_rate_of_fine_tuning_and_its_floor_scale_with_the_layer():
+    for layer_scale in (1.0, 0.65**13):
+        rates = learning_rates('adamw_finetune.py', epoch_length=1251, layer_scale=layer_scale)
+        assert rates[0] < 1e-12
+        assert rates[25_019] == pytest.approx(4e-3 * layer_scale, rel=1e-9)
+        assert rates[25_020] == pytest.approx(4e-3 * layer_scale, rel=1e-9)
+        assert rates[-1] == pytest.approx(1.00000099e-6 * layer_scale, rel=1e-7)
