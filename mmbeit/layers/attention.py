@@ -38,6 +38,7 @@ class Attention(nn.Module):
         qkv = F.linear(x, self.qkv.weight, bias).view(B, N, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, N, D / H)
         if attn_bias is not None:
-            attn_bias = attn_bias.to(q.dtype)  # the fused kernels want one dtype; they add it in float32
+            attn_bias = attn_bias.to(q.dtype)  # the fused kernels want one dtype, and on CPUs four dimensions
+            attn_bias = attn_bias[None] if attn_bias.ndim == 3 else attn_bias
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_bias)
         return self.proj(out.transpose(1, 2).reshape(B, N, D))
