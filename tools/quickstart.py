@@ -153,11 +153,12 @@ def main(argv: list[str] | None = None) -> None:
         '--data', type=Path, default=Path('data/digits'), help='written by dataset_converters/digits.py'
     )
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/quickstart'))
+    parser.add_argument('--seeds', type=int, default=3, help='how often to fine-tune, each time on other labels')
     parser.add_argument('--epochs', type=int, help='of every run, for a trial')
     args = parser.parse_args(argv)
     console = Console()
     start = time.monotonic()
-    seeds = range(3)
+    seeds = range(args.seeds)
     columns = (TextColumn('{task.description:<36}'), BarColumn(), TimeElapsedColumn(), TextColumn('left'))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task('', total=TOTAL_SECONDS)

@@ -337,7 +337,7 @@ def check_data(cfg: Config, *loaders: str) -> None:
             prefix = node.get('data_prefix') or (node.get('split') if node.get('type') == 'ImageNet' else '') or ''
             for part in prefix.values() if isinstance(prefix, dict) else [prefix]:
                 folder = Path(root, part or '')
-                if '://' not in str(part) and not (folder.is_dir() and any(os.scandir(folder))):
+                if '://' not in str(part) and not (folder.is_dir() and any(folder.iterdir())):
                     what = 'empty' if folder.is_dir() else 'no such'
                     raise FileNotFoundError(f'{what} folder: {folder}, named by {where}: expected the data there')
             lines = node.get('ann_file')

@@ -52,10 +52,11 @@ def test_labelled_digits_are_training_images_and_held_out_ones_are_not(digits):
 
 
 def test_quickstart_goes_from_the_tokenizer_to_the_picture(digits, tmp_path):
-    output = run('tools/quickstart.py', '--data', str(digits), '--work-dir', str(tmp_path), '--epochs', '1')
+    options = ['--data', str(digits), '--work-dir', str(tmp_path), '--epochs', '1', '--seeds', '2']
+    output = run('tools/quickstart.py', *options)
     results = json.loads((tmp_path / 'results.json').read_text())
-    assert {name: len(values) for name, values in results['accuracy'].items()} == {'scratch': 3, 'beit': 3}
-    means = {name: sum(values) / 3 for name, values in results['accuracy'].items()}
+    assert {name: len(values) for name, values in results['accuracy'].items()} == {'scratch': 2, 'beit': 2}
+    means = {name: sum(values) / 2 for name, values in results['accuracy'].items()}
     assert results['gain'] == pytest.approx(means['beit'] - means['scratch'])
     assert f'{results["gain"]:+.1f} points' in output
     assert 0 < results['codebook']['codebook/usage'] <= 100
