@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import functional
 
 FULL_SIZE = 384  # from this size on nothing is cropped off, officially (unilm:beit/datasets.py)
 
@@ -94,7 +94,8 @@ class DataConfig:
             resized = edge_w, max(edge_h, int(edge_w * image.height / image.width))
         else:
             resized = max(edge_w, int(edge_h * image.width / image.height)), edge_h
-        return functional.center_crop(image.resize(resized, resample), [height, width])
+        left, top = round((resized[0] - width) / 2), round((resized[1] - height) / 2)
+        return image.resize(resized, resample).crop((left, top, left + width, top + height))
 
     def normalize(self, images: Tensor) -> Tensor:
         """Scale RGB images (B, 3, height, width) in [0, 255]."""
@@ -103,4 +104,5 @@ class DataConfig:
 
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures of any sizes as a normalised batch (B, 3, height, width)."""
-        return self.normalize(torch.stack([functional.pil_to_tensor(self.crop_image(image)) for image in images]))
+        pixels = np.stack([np.asarray(self.crop_image(image)) for image in images])
+        return self.normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2))
