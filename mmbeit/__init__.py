@@ -11,6 +11,10 @@ _APIS = {
     'list_models': 'mmbeit.apis.model',
     'get_model': 'mmbeit.apis.model',
     'DataConfig': 'mmbeit.apis.data',
+    'inference_model': 'mmbeit.apis.inference',
+    'ImageClassificationInferencer': 'mmbeit.apis.inference',
+    'FeatureExtractor': 'mmbeit.apis.inference',
+    'MaskedImageModelingInferencer': 'mmbeit.apis.inference',
 }
 
 compat.apply()
