@@ -1,5 +1,6 @@
 """Pictures from wherever they come, as RGB."""
 
+import contextlib
 import io
 import os
 import urllib.request
@@ -84,7 +85,8 @@ def _read(source: Any) -> bytes:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+    with contextlib.suppress(Exception):  # damaged notes of a camera; damaged pixels show below
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith(('I', 'F')):
         pixels = np.asarray(image)
         if pixels.min() < 0 or pixels.max() > 65535 or image.mode == 'F':

@@ -12,7 +12,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +50,8 @@ class Inferencer(ABC):
         data: DataConfig | None = None,
         **overrides: Any,
     ):
-        if not isinstance(model, nn.Module):
-            device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-            model = get_model(model, pretrained, device, **overrides)
-        elif overrides:
-            raise TypeError(f'{", ".join(overrides)}: a model that is built cannot be changed')
-        elif device is not None:
-            model.to(device)
-        model.eval()  # some give None back
-        self.model = model
-        self.data = data or data_config_of(model)
+        self.model = prepare_model(model, pretrained, device, **overrides)
+        self.data = data or data_config_of(self.model)
 
     @abstractmethod
     def predict(self, images: list[Image.Image], indices: list[int], **options: Any) -> list[Any]:
@@ -225,15 +216,9 @@ class MaskedImageModelingInferencer(Inferencer):
         data = sized(self.data, [side * model.backbone.patch_size for side in (h, w)], model.backbone.patch_size)
         if mask is None:
             draw = _mask_transform(model, num_masked)
-            masks = [_seeded(lambda: draw({})['mask'], seed + i) for i in indices]
+            masks = torch.from_numpy(np.stack([_seeded(lambda: draw({})['mask'], seed + i) for i in indices])).bool()
         else:
-            given = torch.as_tensor(np.asarray(mask))
-            shared = given.numel() == h * w
-            masks = [given if shared else given[i] for i in indices]
-        masks = [torch.as_tensor(one).bool() for one in masks]
-        if any(one.numel() != h * w for one in masks):
-            raise ValueError(f'a mask of {tuple(masks[0].shape)} for a grid of {(h, w)} patches')
-        masks = torch.stack([one.reshape(h, w) for one in masks])
+            masks = _masks_of(mask, indices, (h, w))
         view = self.batch(images, data)
         flat = masks.flatten(1).to(view.device)
         logits = model.predict_tokens(view, flat).float().cpu().split(masks.flatten(1).sum(1).tolist())
@@ -257,6 +242,23 @@ class MaskedImageModelingInferencer(Inferencer):
             yield Reconstruction(*(part[i].cpu() for part in whole))
 
 
+def prepare_model(
+    model: nn.Module | str | os.PathLike | Config,
+    pretrained: bool | str | os.PathLike = True,
+    device: str | torch.device | None = None,
+    **overrides: Any,
+) -> nn.Module:
+    """A model in eval mode, where it is to run. The arguments are those of :class:`Inferencer`."""
+    if not isinstance(model, nn.Module):
+        return get_model(model, pretrained, device or ('cuda' if torch.cuda.is_available() else 'cpu'), **overrides)
+    if overrides:
+        raise TypeError(f'{", ".join(overrides)}: a model that is built cannot be changed')
+    if device is not None:
+        model.to(device)
+    model.eval()  # some give None back
+    return model
+
+
 def backbone_of(model: nn.Module) -> BEiT:
     """The BEiT backbone of a model.
 
@@ -275,6 +277,19 @@ def sized(data: DataConfig, size: int | Sequence[int] | None, patch_size: int) -
     if any(side <= 0 or side % patch_size for side in data.size):
         raise ValueError(f'size {data.size} is not a whole number of patches of {patch_size} pixels')
     return data
+
+
+def _masks_of(mask: Any, indices: list[int], grid: tuple[int, int]) -> Tensor:
+    """The given masks of the pictures at these places: (B, h, w) bool."""
+    given = torch.as_tensor(mask if isinstance(mask, Tensor) else np.asarray(mask)).bool().cpu()
+    count = grid[0] * grid[1]
+    if given.numel() == count:
+        return given.reshape(1, *grid).expand(len(indices), -1, -1)
+    if given.ndim < 2 or given[0].numel() != count or len(given) <= max(indices):
+        raise ValueError(
+            f'a mask of {tuple(given.shape)} for a grid of {grid} patches: expected one for all or one for each picture'
+        )
+    return given[indices].reshape(-1, *grid)
 
 
 def _mask_transform(model: nn.Module, num_masked: int | None) -> BlockwiseMask:
@@ -323,19 +338,13 @@ def inference_model(model: nn.Module | str | os.PathLike | Config, inputs: Any, 
     Raises:
         TypeError: The model neither classifies nor predicts tokens: :class:`FeatureExtractor` is for all.
     """
-    own = ('classes', 'data')
-    calls = [*signature(Inferencer.__call__).parameters, *signature(MaskedImageModelingInferencer.predict).parameters]
-    call_options = {key: options.pop(key) for key in list(options) if key in calls}
-    inferencer_options = {key: options.pop(key) for key in own if key in options}
-    if not isinstance(model, nn.Module):
-        options.setdefault('pretrained', True)
-        options['device'] = options.get('device') or ('cuda' if torch.cuda.is_available() else 'cpu')
-        model = get_model(model, **options)
-        options = {}
+    call = {key: options.pop(key) for key in ('batch_size', 'mask', 'seed', 'num_masked') if key in options}
+    inferencer = {key: options.pop(key) for key in ('classes', 'data') if key in options}
+    model = prepare_model(model, **options)
     if hasattr(model, 'predict_tokens'):
         kind = MaskedImageModelingInferencer
     elif hasattr(getattr(model, 'head', None), 'predict'):
         kind = ImageClassificationInferencer
     else:
         raise TypeError(f'{type(model).__name__} neither classifies nor predicts tokens; FeatureExtractor is for all')
-    return kind(model, **inferencer_options, **options)(inputs, **call_options)
+    return kind(model, **inferencer)(inputs, **call)

@@ -84,6 +84,13 @@ class QuietHandler(SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.mark.parametrize('notes', [b'Exif\0\0', b'Exif\0\0garbage', b'Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01'])
+def test_damaged_notes_of_a_camera_do_no_harm(tmp_path, notes):
+    path = tmp_path / 'image.jpg'
+    Image.new('RGB', (16, 8), (10, 20, 30)).save(path, exif=notes)
+    assert read_image(path).size == (16, 8)
+
+
 def test_sources(tmp_path):
     path = tmp_path / 'image.png'
     Image.fromarray(PIXELS).save(path)

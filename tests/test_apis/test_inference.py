@@ -89,6 +89,17 @@ def test_broken_pictures_are_reported_and_the_others_go_on(folder):
     assert infer([]) == []
 
 
+def test_long_lists_have_a_bar_on_a_terminal_and_nowhere_else(monkeypatch, capfd):
+    infer = ImageClassificationInferencer(classifier())
+    infer([picture()] * 16)
+    assert capfd.readouterr() == ('', '')
+    monkeypatch.setenv('FORCE_COLOR', '1')  # rich takes it for a terminal
+    infer([picture()] * 15)
+    assert '15/15' not in capfd.readouterr().err
+    infer([picture()] * 16)
+    assert '16/16' in capfd.readouterr().err
+
+
 def test_options_of_a_model_that_is_built():
     with pytest.raises(TypeError, match='backbone: a model that is built cannot be changed'):
         ImageClassificationInferencer(classifier(), backbone=dict())
@@ -207,8 +218,9 @@ def test_masks_may_be_given_in_every_shape():
     expected = infer(picture(), mask=mask)
     for same in (mask.reshape(4, 4), mask.astype(np.uint8), mask.tolist(), torch.tensor(mask), mask[None]):
         torch.testing.assert_close(infer(picture(), mask=same)['logits'], expected['logits'])
-    with pytest.raises(ValueError, match=r'a mask of \(15,\) for a grid of \(4, 4\) patches'):
-        infer([picture()], mask=mask[None, :15])
+    for wrong, count in ((mask[:15], 1), (mask[None, :15], 1), (np.stack([mask, mask]), 3), (True, 1)):
+        with pytest.raises(ValueError, match=r'a mask of \(.*\) for a grid of \(4, 4\) patches: expected one for all'):
+            infer([picture()] * count, mask=wrong)
 
 
 def test_drawn_masks_depend_on_the_seed_and_the_place_alone():

@@ -1,6 +1,7 @@
 """Downloads, from a server of this process that does everything wrong."""
 
 import hashlib
+import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,6 +84,15 @@ def test_all_of_the_file_arrives_and_is_kept(server, how):
     count = len(server.httpd.requests)
     assert count == (3 if how == 'dies' else 1)
     assert resolve_weights(server.url(how)) == path and len(server.httpd.requests) == count
+
+
+def test_a_download_has_a_bar_on_a_terminal_and_nowhere_else(server, monkeypatch, capfd):
+    resolve_weights(server.url('good'))
+    assert capfd.readouterr() == ('', '')
+    monkeypatch.setenv('FORCE_COLOR', '1')  # rich takes it for a terminal
+    monkeypatch.setenv('COLUMNS', '150')
+    resolve_weights(server.url('slow', 'other.pth'))
+    assert '102.4/102.4 kB' in re.sub(r'\x1b\[[\d;?]*[A-Za-z]', '', capfd.readouterr().err)
 
 
 def test_a_download_goes_on_where_it_stopped(server):
