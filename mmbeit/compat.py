@@ -6,8 +6,11 @@ whether the help is needed and does nothing where it is not.
 
 import importlib.util
 import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -19,6 +22,7 @@ def apply() -> None:
     declare_torchvision_ops()
     make_configs_inheritable()
     disable_broken_multimodal()
+    join_model_hub()
 
 
 def declare_torchvision_ops() -> bool:
@@ -90,3 +94,50 @@ def disable_broken_multimodal() -> bool:
 
     dependency.WITH_MULTIMODAL = False
     return True
+
+
+def join_model_hub() -> None:
+    """Let mmpretrain's `list_models`, `get_model` and `inference_model` know the names of mmbeit.
+
+    mmpretrain asks no other package for its models. It takes seconds to import and many users of mmbeit never need it,
+    so its hub is extended when, and if, somebody imports it; at once where somebody has done so already.
+    """
+    name = 'mmpretrain.apis.model'
+
+    def join(module: ModuleType) -> None:
+        from mmbeit.apis.index import join_hub
+
+        join_hub(module.ModelHub)
+
+    if name in sys.modules:
+        join(sys.modules[name])
+    else:
+        sys.meta_path.insert(0, AfterImport(name, join))
+
+
+class AfterImport:
+    """A finder of modules that finds one as the others do, and calls a function when it has been imported.
+
+    Args:
+        name: Of the module.
+        function: Takes the module.
+    """
+
+    def __init__(self, name: str, function: Callable[[ModuleType], None]):
+        self.name = name
+        self.function = function
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_call(module: ModuleType) -> None:
+                execute(module)
+                self.function(module)
+
+            spec.loader.exec_module = execute_and_call
+        return spec

@@ -1,25 +1,12 @@
 """What `import mmbeit` changes. It is tried in fresh processes wherever the order of imports matters."""
 
-import os
-import subprocess
 import sys
-import textwrap
 
 import pytest
 from mmengine.config.utils import MODULE2PACKAGE
+from processes import run
 
 from mmbeit import compat
-
-
-def run(code, *paths):
-    """Run Python code in a process of its own, with further folders to import from; gives what it prints."""
-    result = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', textwrap.dedent(code)],
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join([*map(str, paths), *sys.path])},
-        capture_output=True,
-        text=True,
-    )
-    return result.stdout.strip() if result.returncode == 0 else result.stderr.strip().splitlines()[-1]
 
 
 def test_mmpretrain_and_torchvision_can_be_imported_after_mmbeit():

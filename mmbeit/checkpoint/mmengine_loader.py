@@ -5,13 +5,8 @@ the builtin `getattr`, through which a file reaches any function. URLs it unpick
 URLs go through :func:`mmbeit.checkpoint.load.read_checkpoint` instead, for `load_from`, `resume`, `Pretrained` and all.
 """
 
-import os
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-import torch
-from mmengine.dist import barrier
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
@@ -34,13 +29,10 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
-    """Download a checkpoint into torch's cache folder, on the first process of each node, and read it from there."""
-    target = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
-    if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(filename, str(target))
-    barrier()
-    return load_from_local(str(target), map_location)
+    """Download a checkpoint into the cache, on the first process of each node, and read it from there."""
+    from mmbeit.apis.weights import resolve_weights
+
+    return load_from_local(str(resolve_weights(filename)), map_location)
 
 
 def use_safe_checkpoint_loading() -> None:

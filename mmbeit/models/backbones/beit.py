@@ -126,6 +126,21 @@ class BEiT(BaseModule):
         Returns:
             One tensor for each of `out_indices`, in the order of the blocks, of the form that `out_type` says.
         """
+        grid = x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size
+        return tuple(self._format(tokens, grid) for tokens in self.block_tokens(x, mask, self.out_indices))
+
+    def block_tokens(self, x: Tensor, mask: Tensor | None, indices: Sequence[int]) -> list[Tensor]:
+        """All tokens after some blocks, whatever `out_indices` and `out_type` are.
+
+        Args:
+            x: As for :meth:`forward`.
+            mask: As for :meth:`forward`.
+            indices: Blocks, 0-based.
+
+        Returns:
+            (B, 1 + h*w, D) for each of them, in the order of the blocks; the last block's are normalised by
+            `final_norm`.
+        """
         x = self.patch_embed(x)
         grid = tuple(x.shape[-2:])
         x = x.flatten(2).transpose(1, 2)  # (B, N, D)
@@ -138,15 +153,15 @@ class BEiT(BaseModule):
             x = x + resize_abs_pos_embed(self.pos_embed, self.grid, grid)
         biases = self.attn_biases(grid, compute_dtype(x))
         outs = []
-        for i in range(max(self.out_indices) + 1):
+        for i in range(max(indices) + 1):
             block = self.blocks[i]
             if self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(block, x, biases[i], use_reentrant=False)
             else:
                 x = block(x, biases[i])
-            if i in self.out_indices:
-                outs.append(self._format(self.norm(x) if i == len(self.blocks) - 1 else x, grid))
-        return tuple(outs)
+            if i in indices:
+                outs.append(self.norm(x) if i == len(self.blocks) - 1 else x)
+        return outs
 
     def attn_biases(self, grid: Grid, dtype: torch.dtype | None = None) -> list[Tensor | None]:
         """What each block adds to its attention logits on that grid: (H, 1 + h*w, 1 + h*w), or None."""

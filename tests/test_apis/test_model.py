@@ -1,0 +1,222 @@
+"""Models by name, here and through mmpretrain."""
+
+import mmengine
+import pytest
+import torch
+from builders import TINY, tiny_classifier
+from mmengine.config import Config
+from processes import run
+
+import mmbeit
+from mmbeit.apis import index
+from mmbeit.apis.data import DataConfig
+from mmbeit.apis.model import data_config_of
+from mmbeit.apis.weights import WeightsError
+from mmbeit.engine.run import resource_root
+
+FINETUNED = 'beit-base-p16_beit-pre_8xb128-coslr-100e_in1k'
+PRETRAINED = 'beit_beit-base-p16_8xb256-amp-coslr-300e_in1k'
+CONFIG = resource_root() / index.models()[FINETUNED]['Config']
+SMALL = dict(
+    backbone=dict(arch=dict(_delete_=True, **TINY), img_size=32, patch_size=8),
+    head=dict(num_classes=7, in_channels=24),
+)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    model = tiny_classifier()
+    torch.save(
+        dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=list('abcdefg')))), tmp_path / 'a.pth'
+    )
+    return tmp_path / 'a.pth', model
+
+
+def test_names():
+    assert mmbeit.list_models() == sorted(index.models())
+    assert {FINETUNED, PRETRAINED, 'beit-base-p16_beit-in21k-pre_3rdparty_in1k'} <= set(mmbeit.list_models('beit'))
+    assert mmbeit.list_models('*large*512px') == [
+        'beit-large-p16_beit-in21k-pre_3rdparty_in1k-512px',
+        'beit-large-p16_beit-in21k-pre_8xb32-accu2-coslr-30e_in1k-512px',
+        'beit-large-p16_beit-pre_8xb64-accu2-coslr-50e_in1k-512px',
+    ]
+    classifiers = mmbeit.list_models(task='image classification')
+    others = mmbeit.list_models(task='null')
+    assert PRETRAINED in others and FINETUNED in classifiers
+    assert sorted(classifiers + others) == mmbeit.list_models()
+    assert mmbeit.list_models('BEiT-', exclude_patterns=['*large', '*linear']) == [
+        name for name in mmbeit.list_models('beit-') if 'large' not in name and 'linear' not in name
+    ]
+    assert mmbeit.list_models('resnet') == mmbeit.list_models(task='Image Retrieval') == []
+
+
+def test_model_of_a_name_with_overrides():
+    model = mmbeit.get_model(FINETUNED, **SMALL)
+    assert not model.training and model.backbone.embed_dims == 24 and model.head.num_classes == 7
+    assert model.extract_feat(torch.rand(2, 3, 32, 32))[-1].shape == (2, 24)
+    upper = mmbeit.get_model(FINETUNED.upper(), **SMALL)
+    assert upper._config.model == model._config.model
+
+
+def test_pretraining_model_as_the_seed_uses_it():
+    model = mmbeit.get_model(PRETRAINED, backbone=SMALL['backbone'])
+    (features,) = model(torch.rand(1, 3, 32, 32))
+    assert features.shape == (1, 17, 24) and type(model.extract_feat(torch.rand(1, 3, 32, 32))) is tuple
+
+
+@pytest.mark.parametrize('kind', ['config', 'path', 'name of a config'])
+def test_model_of_a_config(kind):
+    model = dict(config=Config.fromfile(CONFIG), path=CONFIG)
+    name = 'beit-mini-p4_1xb50-coslr-200e_digits'
+    built = mmbeit.get_model(model.get(kind, name), **({} if kind.startswith('name') else SMALL))
+    assert built.head.num_classes == (10 if kind.startswith('name') else 7)
+    if kind == 'config':
+        assert model['config'].model.backbone.arch == 'base', 'it was changed'
+
+
+def test_weights_are_loaded(weights):
+    path, reference = weights
+    x = torch.randn(2, 3, 32, 32)
+    for pretrained in (path, str(path)):
+        model = mmbeit.get_model(FINETUNED, pretrained, 'cpu', **SMALL)
+        torch.testing.assert_close(model.extract_feat(x), reference.extract_feat(x))
+        assert model._dataset_meta['classes'] == list('abcdefg')
+    cfg = Config.fromfile(CONFIG)
+    cfg.load_from = str(path)
+    torch.testing.assert_close(mmbeit.get_model(cfg, True, **SMALL).extract_feat(x), reference.extract_feat(x))
+
+
+def test_published_weights_bring_their_statistics(weights, monkeypatch, tmp_path):
+    """The recipe of this name has ImageNet's, mmpretrain's weights of this name do not."""
+    path, reference = weights
+    entry = index.models()[FINETUNED]
+    published = tmp_path / entry['Weights'].rpartition('/')[2]
+    published.write_bytes(path.read_bytes())
+    monkeypatch.setenv('MMBEIT_CACHE', str(tmp_path))
+    half = (127.5,) * 3
+    for pretrained in (True, published, entry['Weights'], entry['Mirrors'][0]):
+        model = mmbeit.get_model(FINETUNED, pretrained, **SMALL)
+        assert torch.equal(model.head.fc.weight, reference.head.fc.weight)
+        assert tuple(model.data_preprocessor.mean.flatten().tolist()) == model.data_config.mean == half
+    model = mmbeit.get_model(FINETUNED, path, **SMALL)
+    assert model.data_config.mean == (123.675, 116.28, 103.53)
+    torch.testing.assert_close(model.data_preprocessor.mean.flatten(), torch.tensor(model.data_config.mean))
+
+
+def test_classes_of_imagenet():
+    classes = mmbeit.get_model(FINETUNED, **SMALL)._dataset_meta['classes']
+    assert len(classes) == 1000
+
+
+def test_data_config_of_models_from_elsewhere():
+    model = tiny_classifier()
+    with pytest.raises(ValueError, match='set model.data_config'):
+        data_config_of(model)
+    model.data_config = DataConfig([0] * 3, [1] * 3, 32)
+    assert data_config_of(model) is model.data_config
+    model = mmbeit.get_model(FINETUNED, **SMALL)
+    del model.data_config
+    assert data_config_of(model).size == (224, 224)
+
+
+def test_errors_name_what_was_meant(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f'did you mean .*{FINETUNED}'):
+        mmbeit.get_model('beit-base-p16_beit-pre_8xb128-coslr-100e_in2k')
+    with pytest.raises(FileNotFoundError, match='no such checkpoint: .*none.pth'):
+        mmbeit.get_model(FINETUNED, tmp_path / 'none.pth', **SMALL)
+    with pytest.raises(TypeError, match='model is a int'):
+        mmbeit.get_model(3)
+    name = 'beit-base-p16_beit-in21k-pre_8xb64-coslr-30e_in1k'
+    with pytest.raises(WeightsError, match=f'no weights are published for {name}: .*3rdparty'):
+        mmbeit.get_model(name, True, **SMALL)
+    with pytest.raises(AttributeError, match='list_model'):
+        mmbeit.list_model  # noqa: B018
+
+
+def test_a_dead_host_gives_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv('MMBEIT_CACHE', str(tmp_path))
+    monkeypatch.setenv('MMBEIT_OFFLINE', '1')
+    with pytest.raises(WeightsError, match='downloads are switched off') as error:
+        mmbeit.get_model(FINETUNED, True, **SMALL)
+    assert '\n' not in str(error.value)
+
+
+def test_names_of_the_package():
+    assert set(mmbeit.__all__) <= set(dir(mmbeit))
+    for name in mmbeit.__all__:
+        assert getattr(mmbeit, name) is not None
+
+
+# mmpretrain's own functions, in fresh processes.
+
+IMPORTS = {
+    'mmbeit first': 'import mmbeit; import mmpretrain',
+    'mmpretrain first': 'import mmpretrain; import mmbeit',
+    'mmpretrain used first': 'import mmpretrain; mmpretrain.list_models(); import mmbeit',
+    'mmbeit used first': 'import mmbeit; mmbeit.list_models(); import mmpretrain',
+}
+
+
+@pytest.mark.parametrize('imports', IMPORTS.values(), ids=IMPORTS)
+def test_mmpretrain_knows_the_names_whatever_is_imported_first(imports):
+    code = f"""
+        {imports}
+        from mmpretrain import get_model, list_models
+        names = list_models()
+        assert set(mmbeit.list_models()) <= set(names) and 'resnet50_8xb32_in1k' in names
+        assert len(names) == len(set(names))
+        assert '{FINETUNED}' in list_models('beit-base', task='Image Classification')
+        model = get_model('{FINETUNED}', **{SMALL!r})
+        print(type(model.backbone).__module__, model.data_preprocessor.mean.flatten().tolist())
+    """
+    assert run(code).splitlines()[-1] == 'mmbeit.models.backbones.beit [127.5, 127.5, 127.5]'
+
+
+def test_importing_mmbeit_imports_neither_mmpretrain_nor_its_own_models():
+    code = """
+        import sys, mmbeit
+        print([name for name in ('mmpretrain', 'mmcv', 'mmbeit.models', 'mmbeit.apis') if name in sys.modules])
+    """
+    assert run(code) == '[]'
+
+
+def test_example_of_the_seed(tmp_path, weights):
+    """`inference_model` of mmpretrain, letter by letter; the weights are in the cache, of a smaller model."""
+    path, reference = weights
+    name = index.models()[FINETUNED]['Weights'].rpartition('/')[2]
+    (tmp_path / name).write_bytes(path.read_bytes())
+    (tmp_path / 'demo').mkdir()
+    from PIL import Image
+
+    Image.new('RGB', (320, 240), (200, 30, 60)).save(tmp_path / 'demo' / 'bird.JPEG')
+    code = f"""
+        import os
+        os.chdir({str(tmp_path)!r})
+        os.environ['MMBEIT_CACHE'] = {str(tmp_path)!r}
+        import mmbeit
+        from mmbeit.apis import index
+        from mmengine.config import Config
+        read = Config.fromfile
+        def smaller(path):
+            cfg = read(path)
+            cfg.merge_from_dict(dict(model={SMALL!r}))
+            cfg.test_dataloader.dataset.pipeline[1].scale = cfg.test_dataloader.dataset.pipeline[2].crop_size = 32
+            return cfg
+        Config.fromfile = smaller
+        from mmpretrain import inference_model
+        predict = inference_model('beit-base-p16_beit-pre_8xb128-coslr-100e_in1k', 'demo/bird.JPEG')
+        print(predict['pred_class'])
+        print(predict['pred_score'])
+    """
+    pred_class, pred_score = run(code).splitlines()[-2:]
+    pixels = (torch.tensor([200, 30, 60]) - 127.5) / 127.5
+    scores = reference.head(reference.extract_feat(pixels.view(1, 3, 1, 1).expand(1, 3, 32, 32))).softmax(1)[0]
+    assert pred_class.endswith('abcdefg'[scores.argmax()])  # after mmpretrain's bar
+    assert float(pred_score) == pytest.approx(float(scores.max()), abs=0.02)
+
+
+def test_metafile_is_what_mim_and_mmpretrain_can_read():
+    entries = mmengine.load(resource_root() / 'metafile.yml')['Models']
+    for entry in entries:
+        assert isinstance(entry.get('Weights', ''), str), 'they know one address only'
+        assert isinstance(entry.get('Mirrors', []), list) and entry.get('Weights') not in entry.get('Mirrors', [])
