@@ -67,6 +67,7 @@ setup(
         'scipy>=1.14',  # mmpretrain needs it and does not say so
         'Pillow',
         'rich',
+        'filelock',  # two runs that want the same weights download them once
         'matplotlib',
         # Patch releases of these have removed public names.
         'onedl-mmengine>=0.10.12,<0.11',
