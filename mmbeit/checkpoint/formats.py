@@ -101,8 +101,8 @@ def recognize(state: StateDict, formats: Iterable[str] = FORMATS) -> Format | No
         _, problems = attempt(shapes, table)
         if not problems:
             return Format(table, problems)
-        near.append((known - len(problems.missing), Format(table, problems)))
-    return max(near, key=lambda pair: pair[0])[1] if near else None
+        near.append((known - len(problems.missing), known, Format(table, problems)))
+    return max(near, key=lambda entry: entry[:2])[2] if near else None
 
 
 def to_ours(state: StateDict, source: str = 'auto') -> tuple[StateDict, Format]:

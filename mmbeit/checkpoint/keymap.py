@@ -5,7 +5,8 @@ A template is a key with `{}` for a number (a block, a group) and `{*}` for any 
 
 import difflib
 import re
-from collections.abc import Callable, Container, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import NamedTuple
@@ -307,12 +308,14 @@ def check_layout(state: StateDict, layout: Layout, problems: Problems, name: Cal
         if entry.shared and (extra := present[entry].keys() - expected):
             problems.wrong.append(f'there is no block for {", ".join(present[entry][at] for at in sorted(extra))}')
     problems.missing += [key for ours in missing for key in name(ours)]
-    sizes: dict[str, int] = {}
-    for entry in layout:
-        for key in present[entry].values():
-            if not _fits(tuple(state[key].shape), entry.shape, sizes):
-                wanted = ', '.join(_expected(word, sizes) for word in entry.shape.split())
-                problems.wrong.append(f'{" + ".join(name(key))} has shape {_shape(state[key])}, expected ({wanted})')
+    shapes = {
+        key: (tuple(state[key].shape), entry.shape.split()) for entry in layout for key in present[entry].values()
+    }
+    sizes = _vote(shapes.values())
+    for key, (shape, words) in shapes.items():
+        if not _fits(shape, words, sizes):
+            wanted = ', '.join(_expected(word, sizes) for word in words)
+            problems.wrong.append(f'{" + ".join(name(key))} has shape {shape}, expected ({wanted})')
 
 
 def _without_gaps(found: set[tuple[int, ...]], first: int) -> set[tuple[int, ...]]:
@@ -320,26 +323,31 @@ def _without_gaps(found: set[tuple[int, ...]], first: int) -> set[tuple[int, ...
     return {(*head, i) for *head, last in found for i in range(first, last + 1)}
 
 
-def _fits(shape: tuple[int, ...], words: str, sizes: dict[str, int]) -> bool:
-    parts = words.split()
-    if len(parts) != len(shape):
-        return False
-    for size, word in zip(shape, parts, strict=True):
-        factor, letter = re.fullmatch(r'(\d*)(.*)', word).groups()
-        if letter == '*':
-            continue
-        factor = int(factor or 1)
-        if not letter:
-            if size != factor:
-                return False
-        elif size % factor or sizes.setdefault(letter, size // factor) != size // factor:
-            return False
-    return True
+def _factor(word: str) -> tuple[int, str]:
+    """'3D' is (3, 'D'), 'D' is (1, 'D'), '3' is (3, '')."""
+    factor, letter = re.fullmatch(r'(\d*)(.*)', word).groups()
+    return int(factor or 1), letter
+
+
+def _vote(shapes: Iterable[tuple[tuple[int, ...], list[str]]]) -> dict[str, int]:
+    """What number each letter stands for in most of the shapes."""
+    votes: dict[str, Counter] = {}
+    for shape, words in shapes:
+        for size, word in zip(shape, words, strict=False):
+            factor, letter = _factor(word)
+            if letter and size % factor == 0:
+                votes.setdefault(letter, Counter())[size // factor] += 1
+    return {letter: counter.most_common(1)[0][0] for letter, counter in votes.items() if letter != '*'}
+
+
+def _fits(shape: tuple[int, ...], words: list[str], sizes: dict[str, int]) -> bool:
+    expected = [_expected(word, sizes) for word in words]
+    return len(shape) == len(expected) and all(e in ('*', str(size)) for size, e in zip(shape, expected, strict=True))
 
 
 def _expected(word: str, sizes: dict[str, int]) -> str:
-    factor, letter = re.fullmatch(r'(\d*)(.*)', word).groups()
-    return str(int(factor or 1) * sizes[letter]) if letter in sizes else word
+    factor, letter = _factor(word)
+    return str(factor * sizes[letter]) if letter in sizes else letter or str(factor)
 
 
 def _names(table: Table, key: str, present: Container[str]) -> list[str]:

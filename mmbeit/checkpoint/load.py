@@ -6,6 +6,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from argparse import Namespace  # official files keep the arguments of their run
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -127,7 +128,7 @@ def read_checkpoint(
     if path.stat().st_size == 0:
         raise CheckpointError(f'{path} is empty: expected a checkpoint written by torch.save')
     try:
-        content = _load(path, map_location, [*_numpy_globals(), *_SHELLS, *allowed], mmap)
+        content = _load(path, map_location, [Namespace, *_numpy_globals(), *_SHELLS, *allowed], mmap)
     except Exception as error:  # a damaged pickle can raise anything
         raise CheckpointError(
             f'cannot read {path}: {_reason(error)}. Nothing in it was executed; if you trust its source, '
@@ -229,7 +230,7 @@ def _read_shards(index: Path, map_location: Any, allowed: Iterable, mmap: bool) 
 def _snapshot(url: str) -> Path:
     name, _, revision = url.removeprefix('hf://').partition('@')
     instead = f'; or download it yourself and give the path of the folder instead of {url}'
-    if not re.fullmatch(r'[\w.-]+/[\w.-]+', name):
+    if not re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', name):
         raise CheckpointError(f'{url} is not of the form hf://owner/name')
     try:
         from huggingface_hub import snapshot_download

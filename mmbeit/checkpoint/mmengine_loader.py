@@ -32,7 +32,7 @@ def _history_method(owner: Any, name: str) -> Any:
 RUNNER_GLOBALS = (HistoryBuffer, (_history_method, 'builtins.getattr'), (_history_method, '__builtin__.getattr'))
 
 
-# What only the checkpoint of a Runner holds, to go on from. Its tensors outlive the loading.
+# What the checkpoint of a Runner holds next to 'state_dict', to go on from. Its tensors outlive the loading.
 RUN_STATE = ('optimizer', 'message_hub', 'param_schedulers')
 
 
@@ -40,7 +40,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Read a local checkpoint, a Runner's included. mmengine's log cuts `load_from_` off this name."""
     map_location = map_location or 'cpu'
     content = read_weights(filename, map_location, RUNNER_GLOBALS)
-    if isinstance(content, dict) and any(key in content for key in RUN_STATE):
+    if isinstance(content, dict) and 'state_dict' in content and any(key in content for key in RUN_STATE):
         return read_weights(filename, map_location, RUNNER_GLOBALS, mmap=False)
     try:
         return with_our_names(content)
@@ -61,8 +61,10 @@ def with_our_names(content: Any) -> Any:
     except CheckpointError:
         return content
     found = recognize(state)
-    if found is None or found.name == 'mmbeit' or found.kind.startswith('dvae') and found.name != 'hf':
-        return content  # the discrete VAE's tokenizer knows the names of OpenAI
+    if found is None or (found.kind.startswith('dvae') and found.name != 'hf'):
+        return content  # the tokenizer knows the names of OpenAI
+    if found.name == 'mmbeit':
+        return content if 'state_dict' in content else {'state_dict': state}
     if not found.exact and found.name in ('mmpretrain', 'mmseg'):
         return content  # a model of theirs that has a BEiT in it
     meta = content.get('meta')
