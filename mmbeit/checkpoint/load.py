@@ -1,10 +1,12 @@
 """Read a checkpoint file without executing anything in it. Needs torch and numpy only."""
 
+import json
 import os
 import pickle
 import re
 import warnings
 import zipfile
+from argparse import Namespace  # official files keep the arguments of their run
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,10 +67,11 @@ def _numpy_globals() -> list:
     return [np.ndarray, np.dtype, *dtypes, *builders]
 
 
-def _load(path: Path, map_location: Any, allowed: list) -> Any:
+def _load(path: Path, map_location: Any, allowed: list, mmap: bool) -> Any:
     try:
         with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location=map_location, weights_only=True)
+            mmap = mmap and zipfile.is_zipfile(path)
+            return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError:
         if zipfile.is_zipfile(path):
             raise
@@ -102,7 +105,9 @@ def _shells_only() -> SimpleNamespace:
     return SimpleNamespace(__name__='shells_only', Unpickler=Unpickler, load=load)
 
 
-def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu', allowed: Iterable = ()) -> Any:
+def read_checkpoint(
+    path: str | os.PathLike, map_location: Any = 'cpu', allowed: Iterable = (), mmap: bool = False
+) -> Any:
     """Read what `torch.save` wrote, under torch's weights-only unpickler and a fixed list of names.
 
     Args:
@@ -110,6 +115,8 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu', allowed:
         map_location: As for `torch.load`.
         allowed: Further classes or functions, or (object, 'name in the file') pairs, that the file may name. They are
             called with what the file says: list nothing that can reach other code.
+        mmap: Whether to leave the tensors on disk until they are used, where the format of the file allows it. The
+            file has to stay as it is for as long.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -121,7 +128,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu', allowed:
     if path.stat().st_size == 0:
         raise CheckpointError(f'{path} is empty: expected a checkpoint written by torch.save')
     try:
-        content = _load(path, map_location, [*_numpy_globals(), *_SHELLS, *allowed])
+        content = _load(path, map_location, [Namespace, *_numpy_globals(), *_SHELLS, *allowed], mmap)
     except Exception as error:  # a damaged pickle can raise anything
         raise CheckpointError(
             f'cannot read {path}: {_reason(error)}. Nothing in it was executed; if you trust its source, '
@@ -152,3 +159,93 @@ def module_state_dict(module: Shell) -> StateDict:
         if child is not None:
             state.update({f'{name}.{key}': tensor for key, tensor in module_state_dict(child).items()})
     return state
+
+
+def read_weights(
+    source: str | os.PathLike, map_location: Any = 'cpu', allowed: Iterable = (), mmap: bool = True
+) -> Any:
+    """Read a file, a folder or a repository of weights.
+
+    Args:
+        source: A file of `torch.save` or of safetensors; a folder as transformers writes it, in one file or in shards;
+            or `hf://owner/name`, with `@revision` after it if need be, of which a copy is kept in the cache of
+            huggingface_hub.
+        map_location, allowed, mmap: As for :func:`read_checkpoint`.
+
+    Returns:
+        What the file holds; of safetensors and of a folder a state dict.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+        CheckpointError: It cannot be read; the message says why.
+    """
+    if str(source).startswith('hf://'):
+        return read_weights(_snapshot(str(source)), map_location, allowed, mmap)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _read_folder(path, map_location, allowed, mmap)
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path, map_location)
+    return read_checkpoint(path, map_location, allowed, mmap)
+
+
+def _read_safetensors(path: Path, map_location: Any) -> StateDict:
+    if not path.is_file():
+        raise FileNotFoundError(f'no such checkpoint: {path}')
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise CheckpointError(f'{path} needs safetensors: pip install safetensors') from error
+    try:
+        return load_file(path, str(map_location or 'cpu'))
+    except Exception as error:  # it has an exception of its own
+        raise CheckpointError(f'cannot read {path}: it is truncated, or no file of safetensors') from error
+
+
+def _read_folder(folder: Path, map_location: Any, allowed: Iterable, mmap: bool) -> StateDict:
+    for name in ('model.safetensors', 'pytorch_model.bin'):
+        if (folder / name).is_file():
+            return read_weights(folder / name, map_location, allowed, mmap)
+        index = folder / f'{name}.index.json'
+        if index.is_file():
+            return _read_shards(index, map_location, allowed, mmap)
+    raise CheckpointError(f'{folder} holds neither model.safetensors nor pytorch_model.bin, nor the index of either')
+
+
+def _read_shards(index: Path, map_location: Any, allowed: Iterable, mmap: bool) -> StateDict:
+    try:
+        places = dict(json.loads(index.read_text())['weight_map'])
+        if any(Path(name).name != name for name in places.values()):
+            raise ValueError('a shard outside of the folder')
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f'cannot read {index}: it is no index of shards ({error})') from error
+    state = {}
+    for name in sorted(set(places.values())):
+        state.update(read_weights(index.with_name(name), map_location, allowed, mmap))
+    if absent := sorted(places.keys() - state.keys()):
+        raise CheckpointError(f'the shards of {index} lack {", ".join(absent[:4])} ({len(absent)} keys)')
+    return state
+
+
+def _snapshot(url: str) -> Path:
+    name, _, revision = url.removeprefix('hf://').partition('@')
+    instead = f'; or download it yourself and give the path of the folder instead of {url}'
+    if not re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', name):
+        raise CheckpointError(f'{url} is not of the form hf://owner/name')
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise CheckpointError(f'{url} needs huggingface_hub: pip install huggingface_hub{instead}') from error
+    try:
+        for patterns in (['*.safetensors', '*.json'], ['pytorch_model*', '*.json']):
+            folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+            if any(folder.glob('*.safetensors')) or any(folder.glob('pytorch_model*.bin')):
+                return folder
+    except Exception as error:  # of the network, of the hub, or that it is not in the cache
+        raise CheckpointError(f'cannot download {url}: {_first_sentence(error)}{instead}') from error
+    raise CheckpointError(f'{url} holds no weights that mmbeit knows (*.safetensors, pytorch_model*.bin)')
+
+
+def _first_sentence(error: Exception) -> str:
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return text.partition('. ')[0][:160]

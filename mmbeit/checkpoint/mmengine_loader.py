@@ -3,6 +3,8 @@
 mmengine tries torch's weights-only loader, and answers a refusal by unpickling without restrictions; it also allows
 the builtin `getattr`, through which a file reaches any function. URLs it unpickles straight away. Here local files and
 URLs go through :func:`mmbeit.checkpoint.load.read_checkpoint` instead, for `load_from`, `resume`, `Pretrained` and all.
+
+What they hold then has our names, if it is a model of the BEiT family in another project's layout.
 """
 
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
-from mmbeit.checkpoint.load import read_checkpoint
+from mmbeit.checkpoint.formats import recognize, unwrap
+from mmbeit.checkpoint.keymap import convert
+from mmbeit.checkpoint.load import CheckpointError, read_weights
 
 
 def _history_method(owner: Any, name: str) -> Any:
@@ -23,9 +27,51 @@ def _history_method(owner: Any, name: str) -> Any:
 RUNNER_GLOBALS = (HistoryBuffer, (_history_method, 'builtins.getattr'), (_history_method, '__builtin__.getattr'))
 
 
+# What the checkpoint of a Runner holds next to 'state_dict', to go on from. Its tensors outlive the loading.
+RUN_STATE = ('optimizer', 'message_hub', 'param_schedulers')
+
+
 def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Read a local checkpoint, a Runner's included. mmengine's log cuts `load_from_` off this name."""
-    return read_checkpoint(filename, map_location or 'cpu', RUNNER_GLOBALS)
+    map_location = map_location or 'cpu'
+    content = read_weights(filename, map_location, RUNNER_GLOBALS)
+    if isinstance(content, dict) and 'state_dict' in content and any(key in content for key in RUN_STATE):
+        return read_weights(filename, map_location, RUNNER_GLOBALS, mmap=False)
+    try:
+        return with_our_names(content)
+    except CheckpointError as error:
+        raise CheckpointError(f'{filename}: {error}') from error
+
+
+def with_our_names(content: Any) -> Any:
+    """The same checkpoint in our layout, if it is of the BEiT family; any other one as it is.
+
+    Raises:
+        CheckpointError: It is of the family, and there are keys too many or too few.
+    """
+    if not isinstance(content, dict):
+        return content
+    try:
+        state = unwrap(content)
+    except CheckpointError:
+        return content
+    found = recognize(state)
+    if found is None or (found.kind.startswith('dvae') and found.name != 'hf'):
+        return content  # the tokenizer knows the names of OpenAI
+    if found.name == 'mmbeit':
+        return content if 'state_dict' in content else {'state_dict': state}
+    if not found.exact and found.name in ('mmpretrain', 'mmseg'):
+        return content  # a model of theirs that has a BEiT in it
+    meta = content.get('meta')
+    return {'state_dict': convert(state, found.table), 'meta': meta if isinstance(meta, dict) else {}}
+
+
+def load_from_hub(filename: str, map_location: Any = None) -> Any:
+    """Download a repository of the Hugging Face hub, on the first process of each node, and read it from the cache."""
+    if int(os.environ.get('LOCAL_RANK', 0)) == 0:
+        content = load_from_local(filename, map_location)
+    barrier()
+    return content if int(os.environ.get('LOCAL_RANK', 0)) == 0 else load_from_local(filename, map_location)
 
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
@@ -36,6 +82,7 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
 
 
 def use_safe_checkpoint_loading() -> None:
-    """Put both loaders in the place of mmengine's, for this process."""
+    """Put these loaders in the place of mmengine's, for this process."""
     CheckpointLoader.register_scheme('', load_from_local, force=True)
     CheckpointLoader.register_scheme(['http://', 'https://'], load_from_http, force=True)
+    CheckpointLoader.register_scheme('hf://', load_from_hub, force=True)

@@ -316,7 +316,7 @@ def check_checkpoints(cfg: Config, source: str = 'load_from', training: bool = T
         named.append((source, cfg.load_from))
     for key, name in named:
         path = Path(name).expanduser()
-        if '://' not in name and not path.is_file():
+        if '://' not in name and not path.is_file() and not (name and path.is_dir()):
             known = [str(p) for p in sorted(path.parent.glob('*.pth'))] if name and path.parent.is_dir() else []
             raise FileNotFoundError(
                 f'no such checkpoint: {name or "(empty)"}, named by {key}' + suggest(str(path), known, 0.5)

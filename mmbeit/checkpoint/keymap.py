@@ -1,0 +1,383 @@
+"""Names of one layout to names of another: rows of a table, and the one interpreter of them.
+
+A template is a key with `{}` for a number (a block, a group) and `{*}` for any rest; `{*}` is only for what is dropped.
+"""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmbeit.checkpoint.load import CheckpointError, StateDict
+
+
+@dataclass(frozen=True)
+class Rename:
+    """One tensor, another name.
+
+    Attributes:
+        source, target: Templates.
+        unless: A key of ours with which the row does not count on the way back: a position table at 0 is shared by all
+            blocks unless there is one at 1.
+    """
+
+    source: str
+    target: str
+    unless: str = ''
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """Several tensors, concatenated along their first dimension. An empty name stands for zeros."""
+
+    sources: tuple[str, ...]
+    target: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """One tensor, cut into equal parts along its first dimension. A part without a name has to be zero."""
+
+    source: str
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A key that is left out on purpose. On the way back it is made by `make` from each key like `like`, if given."""
+
+    source: str
+    like: str = ''
+    make: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Make:
+    """The inverse of :class:`Drop`: a key that the source does not have."""
+
+    target: str
+    like: str = ''
+    make: Callable[[Tensor], Tensor] | None = None
+
+
+Row = Rename | Fuse | Split | Drop | Make
+
+
+class Entry(NamedTuple):
+    """A tensor that a layout has.
+
+    Attributes:
+        key: Template.
+        shape: Its dimensions, as 'F D': numbers, or letters that stand for the same number all over a layout, with a
+            factor before them if need be ('3D'). `*` is any number.
+        optional: Name of a group whose entries are there together, or not at all. Empty: always there.
+        each: Whether that group may be there for some numbers of its templates and not for others.
+        like: Template up to the `{}` that the numbers are of; by default the key's own.
+        shared: Whether there may be a single one, at 0, instead of one for each number.
+    """
+
+    key: str
+    shape: str
+    optional: str = ''
+    each: bool = False
+    like: str = ''
+    shared: bool = False
+
+    @property
+    def stem(self) -> str:
+        return self.like or self.key[: self.key.rfind('{}') + 2] * ('{}' in self.key)
+
+
+Layout = tuple[Entry, ...]
+
+
+@dataclass
+class Problems:
+    """What is wrong with the keys of a file."""
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)  # sentences
+
+    def __len__(self) -> int:
+        return len(self.missing) + len(self.unexpected) + len(self.wrong)
+
+    def __str__(self) -> str:
+        parts = [
+            f'{len(keys)} {what}: {", ".join(keys[:6])}{", ..." if len(keys) > 6 else ""}'
+            for what, keys in (('missing', self.missing), ('unexpected', self.unexpected), ('wrong', self.wrong))
+            if keys
+        ]
+        return '; '.join(parts)
+
+
+@dataclass(frozen=True)
+class Table:
+    """How a format names what a kind of model consists of.
+
+    Attributes:
+        format: Who names it so, such as 'timm'.
+        kind: What it is, such as 'classifier'.
+        rows: From their names to ours. The first row that matches a key counts.
+        layout: Ours, of that kind.
+        outward: Whether the rows lead from our names to theirs; :func:`invert` turns it.
+    """
+
+    format: str
+    kind: str
+    rows: Sequence[Row]
+    layout: Layout
+    outward: bool = False
+
+    def __str__(self) -> str:
+        return f'{self.format} layout of kind {self.kind!r}'
+
+    @cached_property
+    def _candidates(self) -> dict[str, list[tuple[re.Pattern, Row, int]]]:
+        """Rows by the look of their source names, since a file has hundreds of keys and there are many tables."""
+        candidates = {}
+        for row in self.rows:
+            for part, source in enumerate(_sources(row)):
+                if source:
+                    look = '{*}' if '{*}' in source else _look(source)
+                    candidates.setdefault(look, []).append((pattern(source), row, part))
+        return candidates
+
+    def find(self, key: str, present: Container[str]) -> tuple[Row, int, tuple[str, ...]] | None:
+        """The first row that matches a key among those present: it, which of its sources, and the numbers in it."""
+        for expression, row, part in self._candidates.get(_look(key), []) + self._candidates.get('{*}', []):
+            if self.outward and isinstance(row, Rename) and row.unless and row.unless in present:
+                continue
+            if match := expression.fullmatch(key):
+                return row, part, match.groups()
+        return None
+
+
+@cache
+def pattern(template: str) -> re.Pattern:
+    """The regular expression of a template; its groups are the numbers."""
+    return re.compile(re.escape(template).replace(r'\{\}', r'(\d+)').replace(r'\{\*\}', '.+'))
+
+
+def _look(name: str) -> str:
+    return re.sub(r'\d+', '#', name.replace('{}', '0'))
+
+
+def _sources(row: Row) -> tuple[str, ...]:
+    match row:
+        case Fuse(sources=sources):
+            return sources
+        case Make():
+            return ()
+    return (row.source,)
+
+
+def invert(table: Table) -> Table:
+    """The table of the way back. Of several rows with one target the first leads back to its source."""
+    rows = []
+    for row in table.rows:
+        match row:
+            case Rename(source, target, unless):
+                rows.append(Rename(target, source, unless))
+            case Fuse(sources, target):
+                rows.append(Split(target, sources))
+            case Split(source, targets):
+                rows.append(Fuse(targets, source))
+            case Drop(source, like, make):
+                rows.append(Make(source, like, make))
+            case Make(target, like, make):
+                rows.append(Drop(target, like, make))
+    return replace(table, rows=tuple(rows), outward=not table.outward)
+
+
+def convert(state: StateDict, table: Table) -> StateDict:
+    """Rename every tensor. What is not cut or concatenated shares its memory.
+
+    Raises:
+        CheckpointError: Keys that no row matches, keys that are missing, shapes that contradict each other; all of
+            them in one message, which names the layout and the nearest names.
+    """
+    result, problems = attempt(state, table)
+    if problems:
+        raise CheckpointError(f'does not fit the {table}, which is the nearest: {problems}')
+    return result
+
+
+def attempt(state: StateDict, table: Table) -> tuple[StateDict, Problems]:
+    """Rename as far as it goes, and say what is wrong."""
+    problems = Problems()
+    result: StateDict = {}
+    fuses: dict[tuple[Fuse, tuple[str, ...]], dict[int, Tensor]] = {}
+    unexpected = []
+
+    def put(template: str, numbers: tuple[str, ...], tensor: Tensor, source: str) -> None:
+        key = template.format(*numbers)
+        if key in result:
+            problems.wrong.append(f'{source} and another key both stand for {key}')
+        result[key] = tensor
+
+    for key, tensor in state.items():
+        found = table.find(key, state)
+        if found is None:
+            unexpected.append(key)
+            continue
+        row, part, numbers = found
+        match row:
+            case Rename():
+                put(row.target, numbers, tensor, key)
+            case Fuse():
+                fuses.setdefault((row, numbers), {})[part] = tensor
+            case Split(targets=targets):
+                if tensor.ndim == 0 or len(tensor) % len(targets):
+                    problems.wrong.append(f'{key} {_shape(tensor)} does not divide into {len(targets)}')
+                    continue
+                for target, piece in zip(targets, tensor.chunk(len(targets)), strict=True):
+                    if target:
+                        put(target, numbers, piece.clone(), key)
+                    elif not piece.is_meta and piece.count_nonzero():
+                        problems.wrong.append(f'{key} has a part that BEiT does not have (the bias of k), not zero')
+    for (row, numbers), parts in fuses.items():
+        names = [source.format(*numbers) for source in row.sources]
+        like = next(iter(parts.values()))
+        absent = [name for i, name in enumerate(names) if name and i not in parts]
+        if absent:
+            problems.missing += absent
+            # A stand-in, so that it is not reported a second time as missing under its other name.
+            result[row.target.format(*numbers)] = torch.empty(len(names) * len(like), *like.shape[1:], device='meta')
+        elif any(tensor.shape != like.shape for tensor in parts.values()):
+            shapes = ', '.join(f'{names[i]} {_shape(tensor)}' for i, tensor in sorted(parts.items()))
+            problems.wrong.append(f'shapes differ: {shapes}')
+        else:
+            pieces = [parts[i] if name else torch.zeros_like(like) for i, name in enumerate(names)]
+            put(row.target, numbers, torch.cat(pieces), names[0])
+    ours = state if table.outward else result
+    back = None if table.outward else invert(table)
+    check_layout(ours, table.layout, problems, lambda key: [key] if back is None else _names(back, key, ours))
+    problems.unexpected += [_with_nearest(key, state, table) for key in unexpected]
+    for row in table.rows:
+        if isinstance(row, Make) and row.make and not problems:
+            expression = pattern(row.like)
+            for key in list(result):
+                if match := expression.fullmatch(key):
+                    result[row.target.format(*match.groups())] = row.make(result[key])
+    return result, problems
+
+
+def check_layout(state: StateDict, layout: Layout, problems: Problems, name: Callable[[str], list[str]]) -> None:
+    """Look for gaps and contradicting shapes among tensors under our names.
+
+    Args:
+        state: Tensors.
+        layout: What there should be.
+        problems: Receives what is found.
+        name: From a key of ours to its names in the file.
+    """
+    looks: dict[str, list[str]] = {}
+    for key in state:
+        looks.setdefault(_look(key), []).append(key)
+    present: dict[Entry, dict[tuple[int, ...], str]] = {}
+    numbers: dict[str, set[tuple[int, ...]]] = {}
+    for entry in layout:
+        expression = pattern(entry.key)
+        hits = (expression.fullmatch(key) for key in looks.get(_look(entry.key), []))
+        present[entry] = {tuple(map(int, hit.groups())): hit[0] for hit in hits if hit}
+        if not entry.shared:
+            numbers.setdefault(entry.stem, set()).update(present[entry])
+    for stem, found in numbers.items():
+        if stem:
+            numbers[stem] = _without_gaps(found, first=int(stem.endswith('_{}')))
+    groups = {entry.optional: set() for entry in layout}
+    for entry in layout:
+        groups[entry.optional].update(present[entry])
+    missing = []
+    for entry in layout:
+        expected = (numbers.get(entry.stem) or set()) if entry.stem else {()}
+        if not entry.optional and entry.stem and not expected:
+            expected = {(0,) * entry.key.count('{}')}
+        if entry.optional:
+            group = groups[entry.optional]
+            if not group or (entry.shared and group == {(0,)}) or entry.each:
+                expected = group
+        missing += [entry.key.format(*at) for at in sorted(expected - present[entry].keys())]
+        if entry.shared and (extra := present[entry].keys() - expected):
+            problems.wrong.append(f'there is no block for {", ".join(present[entry][at] for at in sorted(extra))}')
+    problems.missing += [key for ours in missing for key in name(ours)]
+    shapes = {
+        key: (tuple(state[key].shape), entry.shape.split()) for entry in layout for key in present[entry].values()
+    }
+    sizes = _vote(shapes.values())
+    for key, (shape, words) in shapes.items():
+        if not _fits(shape, words, sizes):
+            wanted = ', '.join(_expected(word, sizes) for word in words)
+            problems.wrong.append(f'{" + ".join(name(key))} has shape {shape}, expected ({wanted})')
+
+
+def _without_gaps(found: set[tuple[int, ...]], first: int) -> set[tuple[int, ...]]:
+    """Fill each position up to its largest number: a block that is gone as a whole is missed, too."""
+    return {(*head, i) for *head, last in found for i in range(first, last + 1)}
+
+
+def _factor(word: str) -> tuple[int, str]:
+    """'3D' is (3, 'D'), 'D' is (1, 'D'), '3' is (3, '')."""
+    factor, letter = re.fullmatch(r'(\d*)(.*)', word).groups()
+    return int(factor or 1), letter
+
+
+def _vote(shapes: Iterable[tuple[tuple[int, ...], list[str]]]) -> dict[str, int]:
+    """What number each letter stands for in most of the shapes."""
+    votes: dict[str, Counter] = {}
+    for shape, words in shapes:
+        for size, word in zip(shape, words, strict=False):
+            factor, letter = _factor(word)
+            if letter and size % factor == 0:
+                votes.setdefault(letter, Counter())[size // factor] += 1
+    return {letter: counter.most_common(1)[0][0] for letter, counter in votes.items() if letter != '*'}
+
+
+def _fits(shape: tuple[int, ...], words: list[str], sizes: dict[str, int]) -> bool:
+    expected = [_expected(word, sizes) for word in words]
+    return len(shape) == len(expected) and all(e in ('*', str(size)) for size, e in zip(shape, expected, strict=True))
+
+
+def _expected(word: str, sizes: dict[str, int]) -> str:
+    factor, letter = _factor(word)
+    return str(factor * sizes[letter]) if letter in sizes else letter or str(factor)
+
+
+def _names(table: Table, key: str, present: Container[str]) -> list[str]:
+    """What another layout calls one key."""
+    found = table.find(key, present)
+    match found and found[0]:
+        case Rename(target=target):
+            return [target.format(*found[2])]
+        case Split(targets=targets):
+            return [target.format(*found[2]) for target in targets if target]
+    return [key]
+
+
+def _with_nearest(key: str, state: StateDict, table: Table) -> str:
+    """A key that nobody knows, with the one that was probably meant."""
+    numbers = re.findall(r'\d+', key)
+    known: list[str] = []
+    for row in table.rows:
+        for source in _sources(row):
+            wanted = source.count('{}')
+            if source and '{*}' not in source and wanted <= len(numbers):
+                known.append(source.format(*numbers[:wanted]))
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    return f'{key} (nearest: {close[0]})' if close else key
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def both(source: str, target: str) -> list[Rename]:
+    """Rows of a weight and its bias."""
+    return [Rename(f'{source}.{name}', f'{target}.{name}') for name in ('weight', 'bias')]
