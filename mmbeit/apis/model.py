@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader, load_state_dict
 from torch import nn
 
 from mmbeit.apis import index
 from mmbeit.apis.data import DataConfig
 from mmbeit.apis.weights import WeightsError
+from mmbeit.checkpoint.mmengine_loader import with_our_names
 from mmbeit.engine.run import find_config, read_config, resource_root, suggest
+from mmbeit.models.backbones.beit import BEiT
 from mmbeit.registry import use_safe_checkpoint_loading
 
 
@@ -93,7 +95,10 @@ def get_model(
     built._dataset_meta = _dataset_meta(cfg, scope)
     if pretrained:
         use_safe_checkpoint_loading()
-        content = load_checkpoint(built, os.fspath(pretrained), map_location='cpu')
+        content = CheckpointLoader.load_checkpoint(os.fspath(pretrained), map_location='cpu')
+        if isinstance(getattr(built, 'backbone', None), BEiT):
+            content = with_our_names(content, openmmlab=True)
+        load_state_dict(built, content.get('state_dict', content))
         built._dataset_meta = (content.get('meta') or {}).get('dataset_meta') or built._dataset_meta
     if device is not None:
         built.to(device)

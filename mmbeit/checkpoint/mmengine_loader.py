@@ -4,11 +4,14 @@ mmengine tries torch's weights-only loader, and answers a refusal by unpickling 
 the builtin `getattr`, through which a file reaches any function. URLs it unpickles straight away. Here local files and
 URLs go through :func:`mmbeit.checkpoint.load.read_checkpoint` instead, for `load_from`, `resume`, `Pretrained` and all.
 
-What they hold then has our names, if it is a model of the BEiT family in another project's layout.
+What they hold then has our names, if it is a model of the BEiT family in the official, transformers' or timm's layout.
+mmpretrain's and mmseg's files stay as they are here, since this loader also serves their own models.
 """
 
+import os
 from typing import Any
 
+from mmengine.dist import barrier
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
@@ -43,8 +46,12 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
         raise CheckpointError(f'{filename}: {error}') from error
 
 
-def with_our_names(content: Any) -> Any:
+def with_our_names(content: Any, openmmlab: bool = False) -> Any:
     """The same checkpoint in our layout, if it is of the BEiT family; any other one as it is.
+
+    Args:
+        content: What was read.
+        openmmlab: Whether to rename mmpretrain's and mmseg's files, too: right for a model of ours, not for theirs.
 
     Raises:
         CheckpointError: It is of the family, and there are keys too many or too few.
@@ -60,8 +67,8 @@ def with_our_names(content: Any) -> Any:
         return content  # the tokenizer knows the names of OpenAI
     if found.name == 'mmbeit':
         return content if 'state_dict' in content else {'state_dict': state}
-    if not found.exact and found.name in ('mmpretrain', 'mmseg'):
-        return content  # a model of theirs that has a BEiT in it
+    if found.name in ('mmpretrain', 'mmseg') and not (openmmlab and found.exact):
+        return content
     meta = content.get('meta')
     return {'state_dict': convert(state, found.table), 'meta': meta if isinstance(meta, dict) else {}}
 

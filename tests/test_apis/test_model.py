@@ -3,7 +3,7 @@
 import mmengine
 import pytest
 import torch
-from builders import TINY, tiny_classifier
+from builders import TINY, randomize, tiny_classifier
 from mmengine.config import Config
 from processes import run
 
@@ -12,6 +12,7 @@ from mmbeit.apis import index
 from mmbeit.apis.data import DataConfig
 from mmbeit.apis.model import data_config_of
 from mmbeit.apis.weights import WeightsError
+from mmbeit.checkpoint.formats import from_ours
 from mmbeit.engine.run import resource_root
 
 FINETUNED = 'beit-base-p16_beit-pre_8xb128-coslr-100e_in1k'
@@ -220,3 +221,20 @@ def test_metafile_is_what_mim_and_mmpretrain_can_read():
     for entry in entries:
         assert isinstance(entry.get('Weights', ''), str), 'they know one address only'
         assert isinstance(entry.get('Mirrors', []), list) and entry.get('Weights') not in entry.get('Mirrors', [])
+
+
+@pytest.mark.parametrize('layout', ['official', 'mmpretrain'])
+def test_weights_of_other_layouts_load_by_path(layout, tmp_path):
+    cfg = Config(
+        dict(
+            model=dict(
+                type='ImageClassifier',
+                backbone=dict(type='mmbeit.BEiT', arch=TINY, img_size=32, patch_size=8),
+                head=dict(type='LinearClsHead', num_classes=5, in_channels=24),
+            )
+        )
+    )
+    model = randomize(mmbeit.get_model(cfg))
+    torch.save({'state_dict': from_ours(model.state_dict(), layout)[0]}, tmp_path / 'theirs.pth')
+    loaded = mmbeit.get_model(cfg, pretrained=tmp_path / 'theirs.pth')
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
