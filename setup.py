@@ -10,6 +10,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 EXTRAS = {
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5'],
+    'hub': ['huggingface_hub'],  # for hf://owner/name
     'tracking': ['tensorboard'],
     # Outside of mim's own pins the resolver walks through thirty releases of openxlab.
     'mim': ['onedl-mim==0.5.1', 'openxlab==0.0.11', 'opendatalab==0.0.10'],
@@ -67,6 +68,7 @@ setup(
         'scipy>=1.14',  # mmpretrain needs it and does not say so
         'Pillow',
         'rich',
+        'safetensors',
         'filelock',  # two runs that want the same weights download them once
         'matplotlib',
         # Patch releases of these have removed public names.
