@@ -15,7 +15,7 @@ EXTRAS = {
     # Outside of mim's own pins the resolver walks through thirty releases of openxlab.
     'mim': ['onedl-mim==0.5.1', 'openxlab==0.0.11', 'opendatalab==0.0.10'],
     'quickstart': ['scikit-learn'],
-    'test': ['pytest', 'ruff', 'scikit-learn', 'timm', 'transformers', 'DALL-E'],
+    'test': ['pytest', 'ruff', 'scikit-learn', 'timm', 'transformers', 'DALL-E', 'attrs'],
 }
 
 
