@@ -32,7 +32,7 @@ PRETRAIN = CONFIGS / 'beit_beit-mini-p4_1xb128-amp-coslr-150e_digits.py'
 FINETUNE = CONFIGS / 'beit-mini-p4_1xb50-coslr-200e_digits.py'
 NUM_PICTURES = 6
 TOKENIZER = 'model.target_generator.init_cfg.checkpoint'
-TOTAL_SECONDS = 30 + 190 + 6 * 10  # of the runs below, roughly; they move the progress bar
+SECONDS = {'dvae': 30, 'pretrain': 190, 'finetune': 10}  # of one run, roughly: shares of the progress bar
 
 
 class Run(NamedTuple):
@@ -107,11 +107,11 @@ def runs(args: argparse.Namespace, seeds: Iterable[int]) -> Iterator[list[Run]]:
         options = (*options, f'train_cfg.max_epochs={args.epochs}', f'train_cfg.val_interval={args.epochs}')
     data = f'train_dataloader.dataset.data_root={args.data}'
     held_out = f'val_dataloader.dataset.data_root={args.data}'
-    yield [Run('training a tokenizer', DVAE, root / 'dvae', (*options, data, held_out), 30)]
+    yield [Run('training a tokenizer', DVAE, root / 'dvae', (*options, data, held_out), SECONDS['dvae'])]
     tokenizer = f'{TOKENIZER}={last_checkpoint(root / "dvae")}'
     options_without_validation = tuple(option for option in options if 'val_interval' not in option)
     pretraining = (*options_without_validation, data, tokenizer)
-    yield [Run('pretraining BEiT on its tokens', PRETRAIN, root / 'pretrain', pretraining, 190)]
+    yield [Run('pretraining BEiT on its tokens', PRETRAIN, root / 'pretrain', pretraining, SECONDS['pretrain'])]
     pretrained = last_checkpoint(root / 'pretrain')
     finetuning = []
     for seed in seeds:
@@ -127,7 +127,9 @@ def runs(args: argparse.Namespace, seeds: Iterable[int]) -> Iterator[list[Run]]:
             ('beit', (f'model.backbone.init_cfg.checkpoint={pretrained}',)),
         ):
             description = 'fine-tuning on 50 labelled images'
-            finetuning.append(Run(description, FINETUNE, root / f'{name}-{seed}', (*common, *weights), 10))
+            finetuning.append(
+                Run(description, FINETUNE, root / f'{name}-{seed}', (*common, *weights), SECONDS['finetune'])
+            )
     yield finetuning
 
 
@@ -161,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     seeds = range(args.seeds)
     columns = (TextColumn('{task.description:<36}'), BarColumn(), TimeElapsedColumn(), TextColumn('left'))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task('', total=TOTAL_SECONDS)
+        task = progress.add_task('', total=SECONDS['dvae'] + SECONDS['pretrain'] + 2 * args.seeds * SECONDS['finetune'])
         try:
             for stage in runs(args, seeds):
                 with ThreadPoolExecutor(2) as pool:
