@@ -1,0 +1,70 @@
+"""Recipes, resolved, and what the tests of them ask for again and again."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+
+from mmengine.config import Config
+from torch import nn
+
+from mmbeit.apis.complexity import Complexity, build_on_meta, complexity, image_size
+from mmbeit.engine.run import resource_root
+
+ROOT = resource_root()
+PATHS = {path.stem: path for path in sorted((ROOT / 'configs').rglob('*.py')) if '_base_' not in path.parts}
+RECIPES = [name for name, path in PATHS.items() if 'quickstart' not in path.parts]
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+HALF = ([127.5] * 3, [127.5] * 3)
+
+
+def recipes_of(family: str) -> list[str]:
+    """Names of the recipes below `configs/FAMILY`."""
+    return [name for name in RECIPES if PATHS[name].is_relative_to(ROOT / 'configs' / family)]
+
+
+@cache
+def read(name: str) -> Config:
+    return Config.fromfile(PATHS[name])
+
+
+@cache
+def model_of(name: str) -> nn.Module:
+    return build_on_meta(read(name))
+
+
+@cache
+def cost_of(name: str) -> Complexity:
+    cfg = read(name)
+    return complexity(model_of(name), image_size(cfg) if 'backbone' in cfg.model else (256, 256))
+
+
+def parse(name: str) -> dict:
+    """What the name of a recipe says."""
+    found = re.fullmatch(
+        r'(?P<model>.+)_(?P<gpus>\d+)xb(?P<batch>\d+)(-accu(?P<accumulate>\d+))?(-linear)?(-amp)?-coslr'
+        r'-(?P<epochs>\d+)e_(?P<data>in21k|in1k)(-(?P<size>\d+)px)?',
+        name,
+    )
+    assert found, f'{name} does not follow the convention for names'
+    numbers = {k: int(found[k] or 1) for k in ('gpus', 'batch', 'accumulate', 'epochs')}
+    return {'model': found['model'], 'data': found['data'], 'size': int(found['size'] or 224), **numbers}
+
+
+def schedulers(cfg: Config) -> list[dict]:
+    return cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
+
+
+def walk(node) -> Iterator[dict]:
+    """All dicts of a tree."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from walk(child)
+
+
+def statistics(cfg: Config) -> tuple[list[float], list[float]]:
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+    return list(preprocessor.mean), list(preprocessor.std)
