@@ -5,7 +5,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from mmbeit.engine.run import resource_root, suggest
+from mmbeit.engine.errors import suggest
+from mmbeit.resources import resource_root
 
 USAGE = """usage: python -m mmbeit TOOL [arguments]; `python -m mmbeit TOOL -h` explains them
 On several devices: torchrun --nproc_per_node N -m mmbeit TOOL [arguments] --launcher pytorch

@@ -68,7 +68,7 @@ def make_configs_inheritable() -> None:
     def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
         if not cfg_path.startswith('mmbeit::'):
             return of_others(cfg_path, filename)
-        from mmbeit.engine.run import resource_root
+        from mmbeit.resources import resource_root
 
         return str(resource_root() / 'configs' / cfg_path.removeprefix('mmbeit::')), None
 

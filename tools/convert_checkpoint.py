@@ -12,7 +12,7 @@ from mmbeit.checkpoint.load import CheckpointError, read_weights
 from mmbeit.checkpoint.mmengine_loader import RUNNER_GLOBALS
 from mmbeit.checkpoint.save import HALF, save_state
 from mmbeit.checkpoint.tables import FORMATS
-from mmbeit.engine.run import readable_errors
+from mmbeit.engine.errors import readable_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

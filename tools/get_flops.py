@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mmbeit.apis.complexity import Complexity, build_on_meta, complexity, image_size
-from mmbeit.engine.run import check_override, find_config, readable_errors
+from mmbeit.engine.config import check_override, find_config
+from mmbeit.engine.errors import readable_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -6,7 +6,9 @@ from mmengine.config import Config
 from mmengine.fileio import dump
 from mmengine.runner import Runner
 
-from mmbeit.engine.run import add_common_arguments, check_checkpoints, check_data, load_config, readable_errors
+from mmbeit.engine.checks import check_checkpoints, check_data
+from mmbeit.engine.config import add_common_arguments, load_config
+from mmbeit.engine.errors import readable_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

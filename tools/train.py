@@ -5,14 +5,9 @@ import argparse
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmbeit.engine.run import (
-    add_common_arguments,
-    check_checkpoints,
-    check_data,
-    latest_checkpoint,
-    load_config,
-    readable_errors,
-)
+from mmbeit.engine.checks import check_checkpoints, check_data, latest_checkpoint
+from mmbeit.engine.config import add_common_arguments, load_config
+from mmbeit.engine.errors import readable_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -13,7 +13,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 
 from mmbeit.apis.reconstruction import draw, load_views, reconstruct
-from mmbeit.engine.run import find_config, readable_errors
+from mmbeit.engine.config import find_config
+from mmbeit.engine.errors import readable_errors
 from mmbeit.registry import MODELS, TRANSFORMS
 
 

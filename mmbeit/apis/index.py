@@ -6,7 +6,7 @@ from typing import Any
 import mmengine
 from mmengine.config import Config
 
-from mmbeit.engine.run import resource_root
+from mmbeit.resources import resource_root
 
 
 @cache

@@ -17,9 +17,11 @@ from mmbeit.apis import index
 from mmbeit.apis.data import DataConfig
 from mmbeit.apis.weights import WeightsError
 from mmbeit.checkpoint.mmengine_loader import with_our_names
-from mmbeit.engine.run import find_config, read_config, resource_root, suggest
+from mmbeit.engine.config import find_config, read_config
+from mmbeit.engine.errors import suggest
 from mmbeit.models.backbones.beit import BEiT
 from mmbeit.registry import use_safe_checkpoint_loading
+from mmbeit.resources import resource_root
 
 
 def list_models(pattern: str | None = None, task: str | None = None, exclude_patterns: Sequence[str] = ()) -> list[str]:

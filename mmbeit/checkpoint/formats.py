@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmbeit.checkpoint.keymap import Problems, Table, attempt, convert, invert
+from mmbeit.checkpoint.keymap import Table, attempt, convert, invert
+from mmbeit.checkpoint.layout import Problems
 from mmbeit.checkpoint.load import CheckpointError, StateDict
 from mmbeit.checkpoint.tables import FORMATS, TABLES, find_table
 from mmbeit.layers.position import NUM_CLASS_ROWS, grid_of_table, num_table_rows

@@ -10,7 +10,8 @@ In letters of shapes: D width, F hidden width, H heads, R rows of a position tab
 import torch
 from torch import Tensor
 
-from mmbeit.checkpoint.keymap import Drop, Entry, Fuse, Layout, Make, Rename, Row, Split, Table, both
+from mmbeit.checkpoint.keymap import Drop, Fuse, Make, Rename, Row, Split, Table, both
+from mmbeit.checkpoint.layout import Entry, Layout
 from mmbeit.layers.position import grid_of_table, relative_index
 
 # ---- layouts ----

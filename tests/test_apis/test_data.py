@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmbeit.apis.data import DataConfig
 from mmbeit.apis.index import models
-from mmbeit.engine.run import resource_root
+from mmbeit.resources import resource_root
 
 ROOT = resource_root()
 # mmpretrain's weights, fine-tuned with other statistics than they were pretrained with

@@ -13,7 +13,7 @@ from mmbeit.apis.data import DataConfig
 from mmbeit.apis.model import data_config_of
 from mmbeit.apis.weights import WeightsError
 from mmbeit.checkpoint.formats import from_ours
-from mmbeit.engine.run import resource_root
+from mmbeit.resources import resource_root
 
 FINETUNED = 'beit-base-p16_beit-pre_8xb128-coslr-100e_in1k'
 PRETRAINED = 'beit_beit-base-p16_8xb256-amp-coslr-300e_in1k'

@@ -514,7 +514,7 @@ def test_what_holds_no_tensors_is_refused(content):
 
 def test_a_table_of_ones_own():
     """A further family is a layout and a table."""
-    from mmbeit.checkpoint.keymap import Entry
+    from mmbeit.checkpoint.layout import Entry
 
     layout = (Entry('a.{}.qkv', '3D D'), Entry('a.{}.norm', 'D'))
     rows = (Fuse(tuple(f'x.{{}}.{p}' for p in 'qkv'), 'a.{}.qkv'), Rename('x.{}.n', 'a.{}.norm'), Drop('junk.{*}'))

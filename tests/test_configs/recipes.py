@@ -8,7 +8,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmbeit.apis.complexity import Complexity, build_on_meta, complexity, image_size
-from mmbeit.engine.run import resource_root
+from mmbeit.resources import resource_root
 
 ROOT = resource_root()
 PATHS = {path.stem: path for path in sorted((ROOT / 'configs').rglob('*.py')) if '_base_' not in path.parts}

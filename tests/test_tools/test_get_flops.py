@@ -2,7 +2,7 @@ import importlib.util
 
 import pytest
 
-from mmbeit.engine.run import resource_root
+from mmbeit.resources import resource_root
 
 BASE = 'beit-base-p16_beit-pre_8xb128-coslr-100e_in1k'
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from mmbeit.__main__ import main
-from mmbeit.engine import run
+from mmbeit.engine import config
 
 
 @pytest.fixture
@@ -57,20 +57,20 @@ def test_config_by_path_name_and_model(tmp_path, monkeypatch):
     (tmp_path / 'metafile.yml').write_text(
         'Models:\n- {Name: Mmbeit-Two_in1k, Config: configs/beit/benchmarks/two.py}\n- Name: no-config\n'
     )
-    monkeypatch.setattr(run, 'resource_root', lambda: tmp_path)
+    monkeypatch.setattr(config, 'resource_root', lambda: tmp_path)
     two = tmp_path / 'configs' / 'beit' / 'benchmarks' / 'two.py'
-    assert run.find_config(str(tmp_path / 'elsewhere.py')) == tmp_path / 'elsewhere.py'
+    assert config.find_config(str(tmp_path / 'elsewhere.py')) == tmp_path / 'elsewhere.py'
     for name in ('two', 'two.py', 'configs/beit/benchmarks/two.py', 'Mmbeit-Two_in1k'):
-        assert run.find_config(name) == two
+        assert config.find_config(name) == two
     with pytest.raises(FileNotFoundError, match="no config 'mmbeit-two_in1k'.*; did you mean Mmbeit-Two_in1k?"):
-        run.find_config('mmbeit-two_in1k')
+        config.find_config('mmbeit-two_in1k')
     for name in ('three', 'no-config'):
         with pytest.raises(FileNotFoundError):
-            run.find_config(name)
+            config.find_config(name)
     (tmp_path / 'metafile.yml').write_text('Models:\n')
-    assert run.find_config('one') == tmp_path / 'configs' / 'beit' / 'one.py'
+    assert config.find_config('one') == tmp_path / 'configs' / 'beit' / 'one.py'
 
 
 def test_models_of_the_metafile_have_configs():
-    for name, path in run.model_configs().items():
+    for name, path in config.model_configs().items():
         assert path.is_file(), name
