@@ -30,7 +30,7 @@ def tiny_beit(**kwargs) -> BEiT:
 
 def tiny_backbone_cfg(**kwargs) -> dict:
     """Config of the same backbone, not randomised."""
-    return dict(type='mmbeit.BEiT', arch=dict(TINY), **{'img_size': 32, 'patch_size': 8, **kwargs})
+    return dict(type='mmbeit.BEiT', **{'arch': dict(TINY), 'img_size': 32, 'patch_size': 8, **kwargs})
 
 
 def tiny_classifier(**kwargs) -> nn.Module:

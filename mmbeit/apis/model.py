@@ -10,16 +10,15 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.runner import CheckpointLoader, load_state_dict
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmbeit.apis import index
 from mmbeit.apis.data import DataConfig
 from mmbeit.apis.weights import WeightsError
-from mmbeit.checkpoint.mmengine_loader import with_our_names
+from mmbeit.checkpoint.weights import put
 from mmbeit.engine.config import find_config, read_config
 from mmbeit.engine.errors import suggest
-from mmbeit.models.backbones.beit import BEiT
 from mmbeit.registry import use_safe_checkpoint_loading
 from mmbeit.resources import resource_root
 
@@ -98,9 +97,7 @@ def get_model(
     if pretrained:
         use_safe_checkpoint_loading()
         content = CheckpointLoader.load_checkpoint(os.fspath(pretrained), map_location='cpu')
-        if isinstance(getattr(built, 'backbone', None), BEiT):
-            content = with_our_names(content, openmmlab=True)
-        load_state_dict(built, content.get('state_dict', content))
+        put(built, content, os.fspath(pretrained))
         built._dataset_meta = (content.get('meta') or {}).get('dataset_meta') or built._dataset_meta
     if device is not None:
         built.to(device)

@@ -16,6 +16,7 @@ from mmbeit.layers.position import NUM_CLASS_ROWS, grid_of_table, num_table_rows
 CONTAINERS = ('state_dict', 'model', 'module')
 AVERAGES = ('ema_state_dict', 'model_ema', 'state_dict_ema', 'ema')
 WRAPPERS = ('module.', '_orig_mod.')
+OPENMMLAB = ('mmpretrain', 'mmseg')  # their files are read for their own models, too
 # What other vision transformers do not have; without one of these a file is taken for one of theirs.
 MARKS = re.compile(
     r'(^|.*\.)(q_bias|relative_position_bias_table|gamma_[12]|lambda_[12]|scale[12]\.gamma|rel_pos_bias\.\d+\.table'

@@ -5,7 +5,8 @@ the builtin `getattr`, through which a file reaches any function. URLs it unpick
 URLs go through :func:`mmbeit.checkpoint.load.read_checkpoint` instead, for `load_from`, `resume`, `Pretrained` and all.
 
 What they hold then has our names, if it is a model of the BEiT family in the official, transformers' or timm's layout.
-mmpretrain's and mmseg's files stay as they are here, since this loader also serves their own models.
+mmpretrain's and mmseg's files stay as they are here, since this loader also serves their own models; a backbone of ours
+renames what it gets of them (:mod:`mmbeit.checkpoint.backbone`).
 """
 
 import os
@@ -15,7 +16,7 @@ from mmengine.dist import barrier
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
-from mmbeit.checkpoint.formats import recognize, unwrap
+from mmbeit.checkpoint.formats import OPENMMLAB, recognize, unwrap
 from mmbeit.checkpoint.keymap import convert
 from mmbeit.checkpoint.load import CheckpointError, read_weights
 
@@ -46,15 +47,14 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
         raise CheckpointError(f'{filename}: {error}') from error
 
 
-def with_our_names(content: Any, openmmlab: bool = False) -> Any:
+def with_our_names(content: Any) -> Any:
     """The same checkpoint in our layout, if it is of the BEiT family; any other one as it is.
 
-    Args:
-        content: What was read.
-        openmmlab: Whether to rename mmpretrain's and mmseg's files, too: right for a model of ours, not for theirs.
+    Left as they are, too: mmpretrain's and mmseg's files, and those with keys that no layout of the family has.
+    Whoever has built something around a BEiT reads his files through here.
 
     Raises:
-        CheckpointError: It is of the family, and there are keys too many or too few.
+        CheckpointError: It is of the family, and there are keys too few, or of the wrong shape.
     """
     if not isinstance(content, dict):
         return content
@@ -65,9 +65,9 @@ def with_our_names(content: Any, openmmlab: bool = False) -> Any:
     found = recognize(state)
     if found is None or (found.kind.startswith('dvae') and found.name != 'hf'):
         return content  # the tokenizer knows the names of OpenAI
-    if found.name == 'mmbeit':
+    if found.name in ('mmbeit', *OPENMMLAB):
         return content if 'state_dict' in content else {'state_dict': state}
-    if found.name in ('mmpretrain', 'mmseg') and not (openmmlab and found.exact):
+    if found.problems.unexpected:
         return content
     meta = content.get('meta')
     return {'state_dict': convert(state, found.table), 'meta': meta if isinstance(meta, dict) else {}}

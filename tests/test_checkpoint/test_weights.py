@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import NUM_CLASSES, logits_of, randomize, tiny_backbone_cfg, tiny_classifier, tiny_mim
+from builders import NUM_CLASSES, TINY, logits_of, randomize, tiny_backbone_cfg, tiny_beit, tiny_classifier, tiny_mim
 from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from safetensors.torch import save_file
@@ -67,6 +67,11 @@ def write(state, path, form):
     return next(path.glob('weights*'))
 
 
+def load_pretrained(model, path):
+    model.backbone.init_cfg = dict(type='Pretrained', checkpoint=path, prefix='backbone.')
+    model.backbone.init_weights()
+
+
 FORMS = ['model', 'module', 'legacy', 'safetensors', 'folder', 'bin folder', 'shards']
 
 
@@ -74,8 +79,7 @@ FORMS = ['model', 'module', 'legacy', 'safetensors', 'folder', 'bin folder', 'sh
 @pytest.mark.parametrize('format', ['official', 'hf', 'timm', 'mmpretrain', 'mmbeit'])
 def test_every_form_of_every_format_reaches_the_model(classifier, format, form, tmp_path):
     path = write(from_ours(classifier.state_dict(), format)[0], tmp_path, form)
-    # mmengine's loader does not know for whom it reads, and mmpretrain's files may be for mmpretrain's own models.
-    for load in (load_into,) if format == 'mmpretrain' else (load_checkpoint, load_into):
+    for load in (load_checkpoint, load_into):
         other = tiny_classifier()
         load(other, str(path))
         assert same(other, classifier)
@@ -140,26 +144,74 @@ def test_the_head_of_pretraining_is_no_classifier(tmp_path):
     assert torch.equal(model.head.fc.weight, head) and len(lines) == 1
 
 
-def test_a_backbone_that_does_not_fit_is_refused(classifier, tmp_path):
-    path = write(from_ours(classifier.state_dict(), 'timm')[0], tmp_path, 'model')
-    small = dict(embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=96)
-    wide = dict(embed_dims=48, num_layers=4, num_heads=3, feedforward_channels=96)
-    cases = [
-        (dict(arch=small), 'unexpected'),
-        (dict(arch=wide), 'size mismatch'),
-        (dict(layer_scale=None), 'unexpected'),
-    ]
-    for kwargs, said in cases:
-        model = MODELS.build(
-            dict(
-                type='mmpretrain.ImageClassifier',
-                backbone={**tiny_backbone_cfg(), **kwargs},
-                head=dict(type='LinearClsHead', num_classes=7, in_channels=kwargs.get('arch', small)['embed_dims']),
-            )
-        )
-        with pytest.raises(CheckpointError, match=f'does not fit this ImageClassifier.*{said}') as error:
-            load_into(model, path, log=lambda line: None)
-        assert '\n' not in str(error.value)
+MISFITS = {
+    'fewer blocks': (dict(arch={**TINY, 'num_layers': 2}), 'unexpected: blocks.2.attn.proj.bias'),
+    'more blocks': (dict(arch={**TINY, 'num_layers': 5}), 'missing: blocks.4.attn.proj.bias'),
+    'wider': (dict(arch={**TINY, 'embed_dims': 48}), r'blocks.0.attn.proj.bias is \(24,\), expected \(48,\)'),
+    'more heads': (dict(arch={**TINY, 'num_heads': 4}), r'rel_pos_bias.0.table is \(52, 3\), expected \(52, 4\)'),
+    'no layer scale': (dict(layer_scale=None), '8 unexpected: blocks.0.scale1.gamma'),
+    'smaller patches': (dict(patch_size=4), r'patch_embed.proj.weight is \(24, 3, 8, 8\), expected \(24, 3, 4, 4\)'),
+}
+
+
+@pytest.mark.parametrize(('kwargs', 'said'), MISFITS.values(), ids=MISFITS)
+@pytest.mark.parametrize('format', ['timm', 'mmpretrain', 'mmbeit'])
+@pytest.mark.parametrize('load', [load_into, load_checkpoint, load_pretrained])
+def test_a_backbone_that_does_not_fit_is_refused(classifier, tmp_path, load, format, kwargs, said):
+    """mmengine's functions would warn and train from scratch."""
+    path = write(from_ours(classifier.state_dict(), format)[0], tmp_path, 'model')
+    cfg = tiny_backbone_cfg(**{**kwargs, 'arch': dict(kwargs.get('arch', TINY))})
+    head = dict(type='LinearClsHead', num_classes=NUM_CLASSES, in_channels=cfg['arch']['embed_dims'])
+    model = MODELS.build(dict(type='mmpretrain.ImageClassifier', backbone=cfg, head=head))
+    with pytest.raises(CheckpointError, match=f'the weights do not fit this backbone: .*{said}') as error:
+        load(model, str(path))
+    assert '\n' not in str(error.value)
+    assert load is load_checkpoint or str(path) in str(error.value)
+
+
+@pytest.mark.parametrize('format', ['official', 'timm', 'hf', 'mmpretrain', 'mmbeit'])
+def test_a_backbone_by_itself_takes_any_names(classifier, format, tmp_path):
+    """From a file, and what another project's model gives for its `state_dict()`."""
+    state, _ = from_ours(classifier.state_dict(), format)
+    expected = states(classifier.backbone)
+    for load in (
+        lambda backbone: load_into(backbone, write(state, tmp_path, 'model')),
+        lambda backbone: backbone.load_state_dict(state),
+    ):
+        backbone = tiny_beit()
+        if format == 'mmbeit' and 'cls_token' not in state:  # with the prefix these are the names of another model
+            load_into(backbone, write(state, tmp_path, 'model'))
+        else:
+            load(backbone)
+        assert all(torch.equal(value, expected[key]) for key, value in states(backbone).items())
+
+
+def test_an_adapter_for_a_backbone_is_no_backbone():
+    """Nothing is asked of weights that do not claim to be a whole one."""
+    backbone = tiny_beit()
+    state = {'blocks.0.attn.qkv.lora_down.weight': torch.ones(2, 24)}
+    assert backbone.load_state_dict(state, strict=False).unexpected_keys == list(state)
+
+
+def test_a_file_without_a_backbone_is_refused(tmp_path):
+    path = write({'head.fc.weight': torch.ones(NUM_CLASSES, 24)}, tmp_path, 'model')
+    with pytest.raises(CheckpointError, match='it has no backbone for this ImageClassifier, it holds head.fc.weight'):
+        load_into(tiny_classifier(), path)
+
+
+def test_what_somebody_built_around_a_backbone_loads(classifier, tmp_path):
+    """Under the names of mmbeit and of mmpretrain."""
+    for format in ('mmbeit', 'mmpretrain'):
+        state, _ = from_ours(classifier.state_dict(), format)
+        path = write({**state, 'neck.own.weight': torch.ones(3)}, tmp_path, 'model')
+        model, lines = tiny_classifier(), []
+        report = load_into(model, path, log=lines.append)
+        assert same(model, classifier) and report.dropped == ['neck']
+        assert lines == [f'{path}: neck is not loaded, the model has none']
+        model.neck = torch.nn.Module()
+        model.neck.own = torch.nn.LayerNorm(3, bias=False, elementwise_affine=True)
+        torch.nn.init.zeros_(model.neck.own.weight)
+        assert load_into(model, path).dropped == [] and model.neck.own.weight.eq(1).all()
 
 
 def test_the_average_of_an_official_file_is_loaded_on_request(classifier, tmp_path):

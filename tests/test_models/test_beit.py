@@ -125,7 +125,7 @@ def test_pixels_of_masked_patches_do_not_influence_the_output():
 def test_masked_patches_still_know_where_they_are():
     model = tiny_beit(mask_token=True, out_type='raw', rel_pos_bias=None, abs_pos_embed=True)
     tokens = model(images(32, 32), torch.ones(2, 16, dtype=torch.bool))[-1][:, 1:]
-    assert torch.equal(tokens[0], tokens[1])
+    torch.testing.assert_close(tokens[0], tokens[1])  # the last bit may depend on the place in the batch
     assert (tokens[0, 0] - tokens[0, 1:]).abs().amax(dim=1).min() > 1e-3
 
 

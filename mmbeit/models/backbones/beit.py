@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmbeit.archs import resolve_arch
+from mmbeit.checkpoint.backbone import check_backbone, rename_backbone
+from mmbeit.checkpoint.load import CheckpointError
 from mmbeit.layers.block import Block
 from mmbeit.layers.embeddings import PatchEmbed, substitute_masked
 from mmbeit.layers.init import init_transformer_, rescale_depth_, trunc_normal_
@@ -192,7 +194,12 @@ class BEiT(BaseModule):
             trunc_normal_(self.patch_embed.proj.weight, bound=bound)
             nn.init.zeros_(self.patch_embed.proj.bias)
         rescale_depth_(self.blocks)
-        super().init_weights()
+        try:
+            super().init_weights()
+        except CheckpointError as error:  # which says nothing of where the weights were
+            configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg
+            names = ', '.join(cfg['checkpoint'] for cfg in configs if 'checkpoint' in cfg)
+            raise error if names in str(error) else CheckpointError(f'{names}: {error}') from error
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning rate decay, and the number of depths.
@@ -228,6 +235,7 @@ class BEiT(BaseModule):
             module.eval().requires_grad_(False)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, *args) -> None:
+        rename_backbone(state_dict, prefix)
         # Pretraining has one table for all blocks, fine-tuning starts one per block from it.
         name = prefix + 'rel_pos_bias.{}.{}'
         if name.format(0, 'table') in state_dict and name.format(1, 'table') not in state_dict:
@@ -240,4 +248,5 @@ class BEiT(BaseModule):
             if embed.shape[1] != self.pos_embed.shape[1]:
                 src = square_grid(embed.shape[1] - 1, f'{prefix}pos_embed')
                 state_dict[prefix + 'pos_embed'] = resize_abs_pos_embed(embed, src, self.grid)
+        check_backbone(state_dict, prefix, self.state_dict())
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, *args)
