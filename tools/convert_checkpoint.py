@@ -39,6 +39,11 @@ def main(argv: list[str] | None = None) -> None:
             raise CheckpointError(f'{args.source}: {error}') from error
         path = save_state(state, found.kind, args.target, args.to, args.publish, args.num_heads, args.mean, args.std)
     print(f'{path}: {found.kind}, {found.name} to {args.to}, {len(state)} tensors, read back and compared')
+    if (found.kind, args.to) == ('segmentor', 'hf'):
+        print(
+            'transformers will segment with it otherwise than it was trained to: it takes each feature map two blocks '
+            'too early, and cannot take the last one at all; see transformers_config in mmbeit/checkpoint/save.py'
+        )
 
 
 if __name__ == '__main__':

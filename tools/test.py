@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from mmbeit.engine.checks import check_checkpoints, check_data
 from mmbeit.engine.config import add_common_arguments, load_config
 from mmbeit.engine.errors import readable_errors
+from mmbeit.engine.loading import StartFromCheckpoint
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         check_data(cfg, 'test_dataloader')
         runner = Runner.from_cfg(cfg)
         runner.register_hook(preparation)
+        runner.register_hook(StartFromCheckpoint(complete=True))
         preparation.part = 'test_dataloader'
         runner.test_loop  # noqa: B018  builds the data set
         preparation.part = ''

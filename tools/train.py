@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from mmbeit.engine.checks import check_checkpoints, check_data, latest_checkpoint
 from mmbeit.engine.config import add_common_arguments, load_config
 from mmbeit.engine.errors import readable_errors
+from mmbeit.engine.loading import StartFromCheckpoint
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         check_data(cfg, 'train_dataloader', 'val_dataloader')
         runner = Runner.from_cfg(cfg)
         runner.register_hook(preparation)
+        runner.register_hook(StartFromCheckpoint(complete=False))
         preparation.part = 'train_dataloader'
         runner.train_loop  # noqa: B018  builds the data set
         preparation.part = 'val_dataloader'

@@ -24,12 +24,6 @@ class Preparation(Hook):
     part = ''  # of the config, which is being used
     over = False
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if runner._resume and not {'meta', 'optimizer', 'message_hub'} <= checkpoint.keys():
-            raise CheckpointError(
-                f'cannot resume from {runner._load_from}: it holds weights only; to start from them, set load_from'
-            )
-
     def before_train(self, runner: Runner) -> None:
         self.over = True
 

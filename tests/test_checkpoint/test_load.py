@@ -1,5 +1,6 @@
 import os
 import pickle
+import runpy
 import sys
 from collections import OrderedDict
 from functools import partial
@@ -13,8 +14,11 @@ from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+import mmbeit
 from mmbeit.checkpoint.load import CheckpointError, Shell, read_checkpoint
+from mmbeit.checkpoint.weights import load_into, load_state
 from mmbeit.models import DVAETokenizer
+from mmbeit.resources import resource_root
 
 
 @pytest.fixture(params=[True, False], ids=['zip', 'legacy'])
@@ -41,8 +45,38 @@ def load_as_tokenizer(path):
     DVAETokenizer(16, 8, 1, 1, init_cfg=dict(type='Pretrained', checkpoint=str(path))).init_weights()
 
 
-READERS = [read_checkpoint, load_by_mmengine, load_as_pretrained, load_as_tokenizer]
-IDS = ['read_checkpoint', 'CheckpointLoader', 'Pretrained', 'tokenizer']
+def load_by_name(path):
+    mmbeit.get_model('beit-mini-p4_1xb50-coslr-200e_digits', pretrained=path)
+
+
+def convert(path):
+    """The tool raises as usual, where this variable is set, and not only prints."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('MMBEIT_TRACEBACK', '1')
+        tool = runpy.run_path(str(resource_root() / 'tools' / 'convert_checkpoint.py'))
+        tool['main']([str(path), f'{path}.out', '--to', 'timm'])
+
+
+READERS = [
+    read_checkpoint,
+    load_state,
+    partial(load_into, tiny_beit()),
+    load_by_mmengine,
+    load_as_pretrained,
+    load_as_tokenizer,
+    load_by_name,
+    convert,
+]
+IDS = [
+    'read_checkpoint',
+    'load_state',
+    'load_into',
+    'CheckpointLoader',
+    'Pretrained',
+    'tokenizer',
+    'get_model',
+    'convert_checkpoint',
+]
 
 
 # ---- what is read ----

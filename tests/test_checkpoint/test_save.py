@@ -88,12 +88,13 @@ def test_transformers_opens_the_folder_of_a_pretraining_model(tool, tmp_path):
     close(theirs.eval()(images, bool_masked_pos=mask).logits[mask], model.predict_tokens(images, mask))
 
 
-def test_transformers_opens_the_folder_of_a_segmentor(tool, tmp_path):
+def test_transformers_opens_the_folder_of_a_segmentor(tool, tmp_path, capsys):
     import transformers
 
     pytest.importorskip('mmseg.models')
     torch.save({'state_dict': peers.tiny_mmseg().state_dict()}, tmp_path / 'mmseg.pth')
     tool(tmp_path / 'mmseg.pth', tmp_path / 'hf', '--to', 'hf')
+    assert 'takes each feature map two blocks too early' in capsys.readouterr().out
     _, report = transformers.BeitForSemanticSegmentation.from_pretrained(tmp_path / 'hf', output_loading_info=True)
     assert not any(report.values()), report
     tool(tmp_path / 'hf', tmp_path / 'back.pth', '--to', 'mmseg')

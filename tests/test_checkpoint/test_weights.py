@@ -355,32 +355,31 @@ import re, sys, time
 from pathlib import Path
 import torch
 import mmbeit
-from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
-init_default_scope('mmpretrain')
-def build():
-    return MODELS.build(dict(type='mmpretrain.ImageClassifier', backbone=dict(type='mmbeit.BEiT', arch='base'),
-                        head=dict(type='LinearClsHead', num_classes=1000, in_channels=768)))
+import mmpretrain.models
 def peak():  # in bytes; `ru_maxrss` would begin at that of the parent
     return 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])
-import mmpretrain.models
-with torch.device('meta'):
-    build()
+name, path = sys.argv[1:]
+mmbeit.get_model('beit-mini-p4_1xb50-coslr-200e_digits')  # imports
 before = peak()
-start = time.time()
-load_checkpoint(build(), sys.argv[1])
-print(time.time() - start, peak() - before)
+start = time.perf_counter()
+model = mmbeit.get_model(name, pretrained=path)
+seconds = time.perf_counter() - start
+memory = peak() - before
+start = time.perf_counter()
+torch.load(path)  # a copy of the file in memory, and a copy of that in a model that was drawn
+again = mmbeit.get_model(name)
+again.load_state_dict(model.state_dict())
+print(seconds, time.perf_counter() - start, memory)
 """
 
 
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='measures memory by /proc')
 def test_a_base_size_file_loads_fast_and_in_little_memory(tmp_path):
-    path = tmp_path / 'beit_base_patch16_224.pth'
+    path = tmp_path / 'beit_base_patch16_224_pt22k_ft22kto1k.pth'
     torch.save({'model': official.random(official.classifier())}, path)
     env = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(Path(__file__).parents[2]), *sys.path[1:]])}
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', MEASURE, str(path)], capture_output=True, text=True, env=env, check=True
-    )
-    seconds, memory = map(float, done.stdout.split()[-2:])
-    print(f'{seconds:.1f} s, {memory / path.stat().st_size:.2f} of the size of the file')
-    assert seconds < 30 and memory < 2.5 * path.stat().st_size
+    command = [sys.executable, '-W', 'ignore', '-c', MEASURE, 'beit-base-p16_beit-in21k-pre_3rdparty_in1k', str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+    seconds, plainly, memory = map(float, done.stdout.split()[-3:])
+    print(f'{seconds:.2f} s, plainly {plainly:.2f} s; {memory / path.stat().st_size:.2f} of the size of the file')
+    assert seconds < 3 * plainly and memory < 2.2 * path.stat().st_size
