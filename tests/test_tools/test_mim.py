@@ -6,8 +6,11 @@ from importlib.metadata import distributions
 
 import pytest
 
+from mmbeit.apis import index
+
 pytest.importorskip('mim', reason='needs onedl-mim, the extra `mim`')
 
+NAME = 'beit-base-p16_beit-in21k-pre_3rdparty_in1k'
 # mim searches the whole checkout, an environment inside of it included, where mmpretrain has the 300-epoch recipe, too.
 CONFIG = 'beit_beit-base-p16_8xb256-amp-coslr-800e_in1k.py'
 
@@ -30,6 +33,7 @@ def mim(root, command, finetune_config, finetuned, tmp_path_factory):
             *('test', 'mmbeit', finetune_config, '--checkpoint', finetuned / 'epoch_3.pth', '--gpus', 0),
             *('--work-dir', folder / 'test', '--out', folder / 'metrics.json'),
         ),
+        search=('search', 'mmbeit', '--config', NAME, '--json', folder / 'found.json'),
         run=('run', 'mmbeit', 'train', finetune_config, '--work-dir', folder / 'run', *short),
     )
     with ThreadPoolExecutor(2) as pool:
@@ -62,3 +66,13 @@ def test_test(mim):
 
 def test_list(mim):
     assert any(line.startswith('mmbeit') for line in mim[0]['list'].stdout.splitlines())
+
+
+def test_search_finds_a_model_with_its_weights_and_accuracy(mim):
+    """`mim download` takes the weights from there; it needs a network."""
+    runs, folder = mim
+    assert runs['search'].returncode == 0
+    found = {field: values[NAME] for field, values in json.loads((folder / 'found.json').read_text()).items()}
+    entry = index.models()[NAME]
+    assert found['weight'] == entry['Weights'] and found['config'] == entry['Config']
+    assert found['imagenet-1k/top_1_accuracy'] == entry['Results'][0]['Metrics']['Top 1 Accuracy']
