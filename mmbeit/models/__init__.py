@@ -3,6 +3,7 @@
 from mmbeit.models.algorithms.dvae import DiscreteVAE
 from mmbeit.models.algorithms.mim import MaskedImageModeling
 from mmbeit.models.backbones.beit import BEiT
+from mmbeit.models.backbones.beit3 import BEiT3
 from mmbeit.models.data_preprocessors import MIMDataPreprocessor
 from mmbeit.models.heads.linear_probe import LinearProbeHead
 from mmbeit.models.heads.mim import MIMHead
@@ -11,6 +12,7 @@ from mmbeit.models.target_generators.dvae import DVAETokenizer
 
 __all__ = [
     'BEiT',
+    'BEiT3',
     'DVAETokenizer',
     'DiscreteVAE',
     'LinearProbeHead',

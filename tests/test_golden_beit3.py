@@ -1,0 +1,127 @@
+"""Numbers that the official code of BEiT-3 gives (microsoft/unilm beit3/, torchscale 0.2.0) in float64 on CPU.
+
+It rounds what GELU sees to float32, which shows in the seventh digit.
+"""
+
+import re
+
+import pytest
+import torch
+from test_checkpoint import official_beit3 as official
+
+from mmbeit.layers.position import resize_abs_pos_embed
+from mmbeit.models import BEiT3
+
+SIZES = dict(dim=32, depth=2, hidden=64, side=2, vocab=50, positions=16)
+OURS = dict(
+    arch=dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64),
+    img_size=32,
+    vocab_size=50,
+    num_text_positions=16,
+    mask_token=True,
+)
+IDS = torch.tensor([[0, 7, 12, 30, 2, 1], [0, 9, 2, 1, 1, 1]])
+PADDING = torch.tensor([[0, 0, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1]]).bool()
+
+# Official names and ours, one part after the other.
+NAMES = [
+    (r'^beit3\.(text_embed\.weight)', r'backbone.\1'),
+    (r'^beit3\.vision_embed\.(mask_token|cls_token)', r'backbone.\1'),
+    (r'^beit3\.vision_embed\.proj', 'backbone.patch_embed.proj'),
+    (r'^beit3\.encoder\.embed_positions\.A\.weight', 'backbone.pos_embed'),
+    (r'^beit3\.encoder\.embed_positions\.B\.weight', 'backbone.text_pos_embed'),
+    (r'^beit3\.encoder\.layer_norm\.', 'backbone.norm.'),
+    (r'^beit3\.encoder\.layers\.', 'backbone.blocks.'),
+    (r'\.self_attn\.([qkv])_proj\.', r'.attn.\1.'),
+    (r'\.self_attn\.out_proj\.', '.attn.proj.'),
+    (r'\.self_attn\.inner_attn_ln\.', '.attn.norm.'),
+    (r'\.self_attn_layer_norm\.', '.norm1.'),
+    (r'\.final_layer_norm\.', '.norm2.'),
+    (r'\.ffn\.', '.mlp.'),
+    (r'\.ffn_layernorm\.', '.norm.'),
+    (r'\.A\.', '.vision.'),
+    (r'\.B\.', '.text.'),
+]
+
+
+def synthetic(shapes):
+    """Weights by a formula over the sorted official names, under our names."""
+    state = {}
+    for rank, name in enumerate(sorted(shapes)):
+        shape = shapes[name]
+        numel = torch.Size(shape).numel()
+        wave = torch.sin(0.7 * torch.arange(numel, dtype=torch.float64) + 1.3 * rank).view(shape)
+        if len(shape) == 1 and name.endswith('.weight'):
+            wave = 1 + 0.1 * wave
+        else:
+            wave *= 0.1 if len(shape) <= 1 else 0.2
+        for pattern, ours in NAMES:
+            name = re.sub(pattern, ours, name)
+        state[name] = wave
+    return state
+
+
+def load(model, shapes):
+    model.double().eval()
+    state = {**synthetic(shapes), 'backbone.pos_grid': torch.tensor([2, 2])}
+    model.load_state_dict(state)
+    return model
+
+
+def image(phase=0.0):
+    return torch.sin(0.05 * torch.arange(2 * 3 * 32 * 32, dtype=torch.float64) + phase).view(2, 3, 32, 32)
+
+
+def check(x, shape, total, absolute, first=()):
+    assert tuple(x.shape) == shape
+    assert x.sum().item() == pytest.approx(total, abs=1e-5)
+    assert x.abs().sum().item() == pytest.approx(absolute, abs=1e-5)
+    torch.testing.assert_close(x.flatten()[: len(first)].tolist(), list(first), rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope='module')
+def encoder():
+    """Of the retrieval model, whose heads count in the formula."""
+    assert len(official.retrieval(**SIZES)) == 94
+    state = synthetic(official.retrieval(**SIZES))
+    model = BEiT3(**OURS).double().eval()
+    model.load_state_dict(
+        {key.removeprefix('backbone.'): value for key, value in state.items() if key.startswith('backbone.')}
+    )
+    return model
+
+
+@torch.no_grad()
+def test_encoder_of_images(encoder):
+    first = (0.173721, 1.080723, 1.438310, 0.458465)
+    check(encoder.encode(image()).vision, (2, 5, 32), -6.767964, 285.191493, first)
+    check(encoder(image())[-1], (2, 5, 32), -6.767964, 285.191493, first)
+
+
+@torch.no_grad()
+def test_encoder_of_masked_images(encoder):
+    mask = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 0]]).bool()
+    out = encoder.encode(image(), mask=mask).vision
+    check(out, (2, 5, 32), -6.687299, 284.796861, (0.155580, 1.066035, 1.445060, 0.457832))
+
+
+@torch.no_grad()
+def test_encoder_of_texts(encoder):
+    out = encoder.encode(text_ids=IDS, padding_mask=PADDING).text
+    check(out, (2, 6, 32), 6.025974, 335.310845, (-0.851349, 0.202402, 1.685551, 1.436843))
+
+
+@torch.no_grad()
+def test_encoder_of_pairs(encoder):
+    vision, text, _ = encoder.encode(image(), IDS, padding_mask=PADDING)
+    out = torch.cat([vision, text], dim=1)
+    check(out, (2, 11, 32), -0.911467, 606.776692, (0.580983, 0.753681, 1.651098, 0.317808))
+    check(out[0, :10], (10, 32), -1.371763, 273.386826)
+
+
+def test_resized_positions():
+    patches = torch.arange(14, dtype=torch.float64).view(7, 2)[3:]
+    embed = torch.cat([torch.zeros(1, 2, dtype=torch.float64), patches])[None]
+    channel = resize_abs_pos_embed(embed, (2, 2), (3, 3))[0, 1:, 0].view(3, 3)
+    expected = [[5.4792, 6.6528, 7.8264], [7.8264, 9, 10.1736], [10.1736, 11.3472, 12.5208]]
+    torch.testing.assert_close(channel, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-4)
