@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mmbeit.checkpoint.formats import from_ours, to_ours, unwrap
-from mmbeit.checkpoint.keymap import Table
+from mmbeit.checkpoint.keymap import Drop, Reform, Table, invert
 from mmbeit.checkpoint.load import CheckpointError, StateDict, read_weights
 from mmbeit.layers.position import grid_of_table, square_grid
 
@@ -95,17 +95,23 @@ def verify(path: Path, state: StateDict, table: Table) -> None:
     Args:
         path: What was written.
         state: Weights under our names.
-        table: Of the format that was written. What its layout does not have has been left out.
+        table: From the format that was written to ours.
 
     Raises:
         CheckpointError: A tensor is missing, or has another value.
     """
     back, _ = to_ours(unwrap(read_weights(path)), table.format)
-    grids = () if table.format == 'mmbeit' else tuple(key for key in state if key.endswith('.grid'))
-    parts = ('decoder.', 'decode_task_layer.') if table.kind == 'vqkd_encoder' else ()
-    wanted = {key for key in state if key not in grids and not key.startswith(parts or ('\0',))}
-    differing = sorted(wanted ^ back.keys()) + [
-        key for key in wanted & back.keys() if not torch.equal(state[key], back[key])
+    outward, wanted = invert(table), {}
+    for key, tensor in state.items():
+        found = outward.find(key, state)
+        match found and found[0]:
+            case None | Drop():  # not of this kind, or nothing that the format has a name for
+                continue
+            case Reform(there=there, back=again):
+                tensor = again(there(tensor))
+        wanted[key] = tensor
+    differing = sorted(wanted.keys() ^ back.keys()) + [
+        key for key in wanted.keys() & back.keys() if not torch.equal(wanted[key], back[key])
     ]
     if differing:
         raise CheckpointError(f'what was written differs from what it was made from in {", ".join(differing[:4])}')

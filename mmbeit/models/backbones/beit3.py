@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmbeit.archs import resolve_arch
+from mmbeit.checkpoint.backbone import BEIT3, TEXT_STEM, check_backbone, naming_files, rename_backbone
 from mmbeit.layers.attn_bias import padding_bias
 from mmbeit.layers.embeddings import PatchEmbed, substitute_masked
 from mmbeit.layers.init import init_subln_, init_transformer_, trunc_normal_
@@ -285,7 +286,8 @@ class BEiT3(BaseModule):
                 trunc_normal_(embedding)
         if 'text' in self.modalities:
             nn.init.normal_(self.text_embed.weight, std=self.embed_dims**-0.5)
-        super().init_weights()
+        with naming_files(self.init_cfg):
+            super().init_weights()
 
     def _run(self, block: MultiwayBlock, *args) -> tuple[Streams, KeyValue]:
         if self.with_cp and torch.is_grad_enabled():
@@ -308,6 +310,8 @@ class BEiT3(BaseModule):
             raise ValueError(f'this encoder was built for modalities {self.modalities}, without {name!r}')
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, *args) -> None:
+        naming = BEIT3 if 'vision' in self.modalities else BEIT3._replace(stem=TEXT_STEM)
+        rename_backbone(state_dict, prefix, naming)
         absent = [PARTS[name] for name in MODALITIES if name not in self.modalities]
         for key in [key for key in state_dict if key.startswith(prefix)]:
             if any(part.fullmatch(key.removeprefix(prefix)) for part in absent):
@@ -317,6 +321,7 @@ class BEiT3(BaseModule):
             if name in state_dict:
                 state_dict[name] = self._resized(state_dict[name], state_dict.get(prefix + 'pos_grid'))
             state_dict[prefix + 'pos_grid'] = torch.tensor(self.grid)
+        check_backbone(state_dict, prefix, self.state_dict(), naming)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, *args)
 
     def _resized(self, table: Tensor, grid: Tensor | None) -> Tensor:
