@@ -4,5 +4,14 @@ from mmbeit.datasets.transforms.erasing import RandomErasing
 from mmbeit.datasets.transforms.image import LoadImage, RandomResizedCropTwoViews
 from mmbeit.datasets.transforms.mask import BlockwiseMask
 from mmbeit.datasets.transforms.seed import SeedTransforms
+from mmbeit.datasets.transforms.text import MaskText, TokenizeText
 
-__all__ = ['BlockwiseMask', 'LoadImage', 'RandomErasing', 'RandomResizedCropTwoViews', 'SeedTransforms']
+__all__ = [
+    'BlockwiseMask',
+    'LoadImage',
+    'MaskText',
+    'RandomErasing',
+    'RandomResizedCropTwoViews',
+    'SeedTransforms',
+    'TokenizeText',
+]
