@@ -1,10 +1,14 @@
 """Tiny models of BEiT-3 with every parameter randomised."""
 
+import copy
+
 import torch
-from builders import randomize
+from builders import NUM_CLASSES, randomize
 from mmengine.registry import MODELS
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmbeit.archs import resolve_arch
 from mmbeit.models import BEiT3
 
 TINY = dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=48)
@@ -37,3 +41,47 @@ def texts(*lengths: int) -> tuple[Tensor, Tensor]:
         row[:length] = torch.randint(4, MASK, (length,))
         row[0], row[length - 1] = BOS, EOS
     return ids, torch.arange(max(lengths))[None] >= torch.tensor(lengths)[:, None]
+
+
+# What the official models consist of, but for the encoder's size.
+TASKS = {
+    'classifier': dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(final_norm=False, out_type='avg_featmap'),
+        head=dict(type='LinearClsHead', num_classes=1000),
+    ),
+    'vqa': dict(
+        type='mmbeit.FusionEncoder',
+        backbone=dict(final_norm=False),
+        neck=dict(type='mmbeit.Pooler'),
+        head=dict(type='mmbeit.VQAHead', num_classes=3129),
+    ),
+    'nlvr2': dict(type='mmbeit.FusionEncoder', head=dict(type='mmbeit.NLVRHead')),
+}
+
+
+def task_cfg(task: str, **backbone) -> dict:
+    """Config of an official model, with the encoder of these arguments."""
+    cfg = copy.deepcopy(TASKS[task])
+    cfg['backbone'] = dict(type='mmbeit.BEiT3', **{**cfg.get('backbone', {}), **backbone})
+    if task == 'classifier':
+        cfg['head']['in_channels'] = resolve_arch(backbone['arch']).embed_dims
+    return cfg
+
+
+def tiny_task(task: str, **kwargs) -> nn.Module:
+    """A tiny randomised model for a task; `kwargs` of the encoder. Fewer classes than official ones have."""
+    cfg = task_cfg(task, **{**SIZES, 'arch': dict(TINY), **kwargs})
+    if 'num_classes' in cfg.get('head', {}):
+        cfg['head']['num_classes'] = NUM_CLASSES
+    return build(cfg)
+
+
+def samples(*lengths: int, **fields) -> list[DataSample]:
+    """Data samples with random texts of these lengths; `fields` hold a value for each of them."""
+    out = []
+    for i, (ids, padding) in enumerate(zip(*texts(*lengths), strict=True)):
+        out.append(DataSample(text_ids=ids[~padding].tolist()))
+        for name, values in fields.items():
+            out[-1].set_field(values[i], name)
+    return out

@@ -7,6 +7,8 @@ import re
 
 import pytest
 import torch
+from mmengine.registry import MODELS
+from mmpretrain.structures import DataSample
 from test_checkpoint import official_beit3 as official
 
 from mmbeit.layers.position import resize_abs_pos_embed
@@ -44,7 +46,12 @@ NAMES = [
 ]
 
 
-def synthetic(shapes):
+CLASSIFIER = [(r'^fc_norm', 'backbone.fc_norm'), (r'^head\.', 'head.fc.')]
+VQA = [(r'^pooler', 'neck'), (r'^head\.0', 'head.fc1'), (r'^head\.1', 'head.norm'), (r'^head\.3', 'head.fc2')]
+NLVR2 = [(r'^head\.dense', 'head.fc')]
+
+
+def synthetic(shapes, names=()):
     """Weights by a formula over the sorted official names, under our names."""
     state = {}
     for rank, name in enumerate(sorted(shapes)):
@@ -55,17 +62,28 @@ def synthetic(shapes):
             wave = 1 + 0.1 * wave
         else:
             wave *= 0.1 if len(shape) <= 1 else 0.2
-        for pattern, ours in NAMES:
+        for pattern, ours in (*NAMES, *names):
             name = re.sub(pattern, ours, name)
         state[name] = wave
     return state
 
 
-def load(model, shapes):
-    model.double().eval()
-    state = {**synthetic(shapes), 'backbone.pos_grid': torch.tensor([2, 2])}
-    model.load_state_dict(state)
+def build(shapes, names=(), **cfg):
+    """A model of ours with these weights; all of them have to be there."""
+    backbone = dict(type='mmbeit.BEiT3', **{**OURS, 'arch': dict(OURS['arch']), **cfg.pop('backbone', {})})
+    model = MODELS.build(dict(backbone=backbone, **cfg)).double().eval()
+    model.load_state_dict({**synthetic(shapes, names), 'backbone.pos_grid': torch.tensor([2, 2])}, strict=True)
     return model
+
+
+def samples(**fields):
+    """Samples with texts, and with other fields."""
+    out = []
+    for i, (ids, padding) in enumerate(zip(IDS, PADDING, strict=True)):
+        out.append(DataSample(text_ids=ids[~padding].tolist()))
+        for name, values in fields.items():
+            out[-1].set_field(values[i], name)
+    return out
 
 
 def image(phase=0.0):
@@ -125,3 +143,34 @@ def test_resized_positions():
     channel = resize_abs_pos_embed(embed, (2, 2), (3, 3))[0, 1:, 0].view(3, 3)
     expected = [[5.4792, 6.6528, 7.8264], [7.8264, 9, 10.1736], [10.1736, 11.3472, 12.5208]]
     torch.testing.assert_close(channel, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_classification():
+    shapes = official.classifier(**SIZES, classes=5)
+    model = build(
+        shapes,
+        CLASSIFIER,
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(final_norm=False, out_type='avg_featmap'),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=32),
+    )
+    first = (-1.021769, 1.720983, -2.190468, 2.043630)
+    check(model(image(), mode='tensor'), (2, 5), -2.648844, 17.437429, first)
+
+
+@torch.no_grad()
+def test_vqa():
+    shapes = official.vqa(**SIZES, classes=7)
+    neck, head = dict(type='mmbeit.Pooler'), dict(type='mmbeit.VQAHead', num_classes=7)
+    model = build(shapes, VQA, type='mmbeit.FusionEncoder', backbone=dict(final_norm=False), neck=neck, head=head)
+    first = (1.108727, 0.806833, -0.011155, -0.817006)
+    check(model(image(), samples()), (2, 7), -0.938689, 9.412573, first)
+
+
+@torch.no_grad()
+def test_nlvr2():
+    model = build(official.nlvr2(**SIZES), NLVR2, type='mmbeit.FusionEncoder', head=dict(type='mmbeit.NLVRHead'))
+    pairs = torch.stack([image(), image(1.0)], dim=1)
+    first = (-0.148974, -0.609729, -0.146142, -0.607403)
+    check(model(pairs, samples()), (2, 2), -1.512248, 1.512248, first)

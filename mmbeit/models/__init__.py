@@ -2,11 +2,14 @@
 
 from mmbeit.models.algorithms.dvae import DiscreteVAE
 from mmbeit.models.algorithms.mim import MaskedImageModeling
+from mmbeit.models.algorithms.vision_language import FusionEncoder
 from mmbeit.models.backbones.beit import BEiT
 from mmbeit.models.backbones.beit3 import BEiT3
 from mmbeit.models.data_preprocessors import MIMDataPreprocessor
+from mmbeit.models.heads.fusion import NLVRHead, VQAHead
 from mmbeit.models.heads.linear_probe import LinearProbeHead
 from mmbeit.models.heads.mim import MIMHead
+from mmbeit.models.necks.pooler import Pooler
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.target_generators.dvae import DVAETokenizer
 
@@ -15,9 +18,13 @@ __all__ = [
     'BEiT3',
     'DVAETokenizer',
     'DiscreteVAE',
+    'FusionEncoder',
     'LinearProbeHead',
     'MIMDataPreprocessor',
     'MIMHead',
     'MaskedImageModeling',
+    'NLVRHead',
+    'Pooler',
     'TargetGenerator',
+    'VQAHead',
 ]

@@ -45,6 +45,11 @@ class EncoderOutput(NamedTuple):
     text: Tensor | None
     cache: list[KeyValue] | None
 
+    @property
+    def tokens(self) -> Tensor:
+        """Of both, those of the image first: (B, L, D)."""
+        return torch.cat([x for x in (self.vision, self.text) if x is not None], dim=1)
+
 
 @MODELS.register_module()
 class BEiT3(BaseModule):
