@@ -57,6 +57,7 @@ TASKS = {
         head=dict(type='mmbeit.VQAHead', num_classes=3129),
     ),
     'nlvr2': dict(type='mmbeit.FusionEncoder', head=dict(type='mmbeit.NLVRHead')),
+    'retrieval': dict(type='mmbeit.DualEncoder', head=dict(type='mmbeit.ContrastiveHead')),
 }
 
 

@@ -48,6 +48,7 @@ NAMES = [
 
 CLASSIFIER = [(r'^fc_norm', 'backbone.fc_norm'), (r'^head\.', 'head.fc.')]
 VQA = [(r'^pooler', 'neck'), (r'^head\.0', 'head.fc1'), (r'^head\.1', 'head.norm'), (r'^head\.3', 'head.fc2')]
+RETRIEVAL = [(r'^vision_head', 'head.proj.vision'), (r'^language_head', 'head.proj.text'), (r'^logit', 'head.logit')]
 NLVR2 = [(r'^head\.dense', 'head.fc')]
 
 
@@ -174,3 +175,14 @@ def test_nlvr2():
     pairs = torch.stack([image(), image(1.0)], dim=1)
     first = (-0.148974, -0.609729, -0.146142, -0.607403)
     check(model(pairs, samples()), (2, 2), -1.512248, 1.512248, first)
+
+
+@torch.no_grad()
+def test_retrieval():
+    shapes = official.retrieval(**SIZES)
+    model = build(shapes, RETRIEVAL, type='mmbeit.DualEncoder', head=dict(type='mmbeit.ContrastiveHead'))
+    feats = model(image(), samples())
+    check(feats['image_feat'], (2, 32), -0.029719, 10.235806, (0.235717, -0.243951))
+    check(feats['text_feat'], (2, 32), -0.110980, 10.224399, (-0.146240, 0.052550))
+    assert model.head.logit_scale.item() == pytest.approx(0.021772, abs=1e-6)
+    assert model(image(), samples(), mode='loss')['loss'].item() == pytest.approx(0.6931493, abs=1e-6)

@@ -2,13 +2,14 @@
 
 from mmbeit.models.algorithms.dvae import DiscreteVAE
 from mmbeit.models.algorithms.mim import MaskedImageModeling
-from mmbeit.models.algorithms.vision_language import FusionEncoder
+from mmbeit.models.algorithms.vision_language import DualEncoder, FusionEncoder
 from mmbeit.models.backbones.beit import BEiT
 from mmbeit.models.backbones.beit3 import BEiT3
 from mmbeit.models.data_preprocessors import MIMDataPreprocessor
 from mmbeit.models.heads.fusion import NLVRHead, VQAHead
 from mmbeit.models.heads.linear_probe import LinearProbeHead
 from mmbeit.models.heads.mim import MIMHead
+from mmbeit.models.heads.retrieval import ContrastiveHead
 from mmbeit.models.necks.pooler import Pooler
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.target_generators.dvae import DVAETokenizer
@@ -16,8 +17,10 @@ from mmbeit.models.target_generators.dvae import DVAETokenizer
 __all__ = [
     'BEiT',
     'BEiT3',
+    'ContrastiveHead',
     'DVAETokenizer',
     'DiscreteVAE',
+    'DualEncoder',
     'FusionEncoder',
     'LinearProbeHead',
     'MIMDataPreprocessor',

@@ -176,7 +176,12 @@ def test_heads_are_initialised_as_officially():
 
 # ---- weights ----
 
-OFFICIAL = {'classifier': official.classifier, 'vqa': official.vqa, 'nlvr2': official.nlvr2}
+OFFICIAL = {
+    'classifier': official.classifier,
+    'vqa': official.vqa,
+    'nlvr2': official.nlvr2,
+    'retrieval': official.retrieval,
+}
 
 
 @pytest.mark.parametrize('arch', ['base', 'large'])
@@ -234,6 +239,9 @@ PARAMETERS = [
     ('vqa', dict(arch='large', img_size=768, mask_token=True), 684_423_225, 684),
     ('nlvr2', dict(arch='base', mask_token=True), 225_719_810, 226),
     ('nlvr2', dict(arch='large', mask_token=True), 681_109_506, 681),
+    ('retrieval', dict(arch='base', mask_token=True), 222_167_041, 222),  # -itc
+    ('retrieval', dict(arch='base', img_size=384, mask_token=True), 222_458_881, 222),
+    ('retrieval', dict(arch='large', img_size=384, mask_token=True), 675_188_737, 675),
 ]
 
 
@@ -244,6 +252,13 @@ def test_parameters_of_official_models(task, backbone, exact_number, millions):
     number = sum(p.numel() for p in model.parameters())
     assert number == exact_number
     assert millions is None or round(number / 1e6) == millions
+
+
+def test_parameters_of_pretraining_are_published_without_their_fraction():
+    with torch.device('meta'):
+        model = MODELS.build(task_cfg('retrieval', arch='large', mask_token=True))
+    number = sum(p.numel() for p in model.parameters())
+    assert number == 674_799_617 and number // 1_000_000 == 674
 
 
 # ---- classification ----

@@ -1,8 +1,11 @@
 """The ways of running BEiT-3 on images and texts (BEiT-3, figure 3): one class each."""
 
+from mmengine.dist import get_world_size
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from mmbeit.layers.multiway import Streams
+from mmbeit.models.algorithms.matching import Pool, best_matches, pool, split_texts, texts_of
 from mmbeit.registry import MODELS
 from mmbeit.text_tokenizer import Texts, pad_texts
 
@@ -86,3 +89,127 @@ class FusionEncoder(BaseModel):
         out = self.backbone.encode(images, ids, padding_mask=padding_mask, keep=self.head.keep)
         feats = out.tokens.flatten(1).view(len(data_samples), -1)
         return feats if self.neck is None else self.neck(feats)
+
+
+@MODELS.register_module()
+class DualEncoder(BaseModel):
+    """Images and texts, encoded by themselves and compared: retrieval, and the contrastive tuning before (ITC).
+
+    Works with mmpretrain's `RetrievalValLoop` and its inferencers, and gives the same scores in any number of processes
+    and with any sampler.
+
+    Args:
+        backbone: Config of a :class:`mmbeit.models.backbones.beit3.BEiT3`.
+        head: Config of :class:`mmbeit.models.heads.retrieval.ContrastiveHead`; `embed_dims` is the backbone's where
+            it is not given.
+        data_preprocessor: Config of mmpretrain's `MultiModalDataPreprocessor`, or of another one with its output.
+        init_cfg: mmengine's initialisation config.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        head: dict,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        super().__init__(data_preprocessor=with_preprocessor(data_preprocessor), init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.head = MODELS.build({'embed_dims': self.backbone.embed_dims, **head})
+
+    def forward(
+        self, images: Tensor | None = None, data_samples: list | None = None, mode: str = 'tensor'
+    ) -> dict[str, Tensor] | tuple[list, ...]:
+        """mmengine's entry point.
+
+        Args:
+            images: Normalised images (B, 3, height, width).
+            data_samples: One per image, each with `text_ids`, one text or, but for 'loss', a list of them.
+            mode: 'loss'; 'predict', see :meth:`predict`; 'tensor' for features, see :meth:`extract_feat`.
+
+        Raises:
+            ValueError: Another mode.
+        """
+        match mode:
+            case 'loss':
+                return self.loss(images, data_samples)
+            case 'predict':
+                return self.predict(images, data_samples)
+            case 'tensor':
+                return self.extract_feat(images, data_samples)
+        raise ValueError(f"mode {mode!r} is not one of ('loss', 'predict', 'tensor')")
+
+    def loss(self, images: Tensor, data_samples: list) -> dict[str, Tensor]:
+        """Contrastive loss of pairs, see :meth:`mmbeit.models.heads.retrieval.ContrastiveHead.loss`."""
+        texts = batch_texts(data_samples, images)
+        return self.head.loss({**self._encode(images), **self._encode(None, texts)})
+
+    def extract_feat(self, images: Tensor | None = None, data_samples: list | None = None) -> dict[str, Tensor]:
+        """Features of length 1.
+
+        Returns:
+            `image_feat` (B, D) where there are images, and `text_feat` (number of texts, D) where there are texts, in
+            the order of the samples.
+        """
+        feats = {}
+        if images is not None:
+            feats['image_feat'] = self.head(self._encode(images))['vision']
+        ids = [text for sample in data_samples or [] if 'text_ids' in sample for text in texts_of(sample)]
+        if ids:
+            texts = pad_texts(ids, next(self.parameters()).device)
+            feats['text_feat'] = self.head(self._encode(None, texts))['text']
+        return feats
+
+    def _encode(self, images: Tensor | None, texts: Texts | None = None) -> Streams:
+        """The token that stands for the whole (B, D), of images or of texts."""
+        ids, padding_mask = texts or (None, None)
+        out = self.backbone.encode(images, ids, padding_mask=padding_mask, keep=self.head.keep)
+        return {'vision': out.vision[:, 0]} if ids is None else {'text': out.text[:, 0]}
+
+    def predict(
+        self, images: Tensor, data_samples: list, cal_i2t: bool = True, cal_t2i: bool = True
+    ) -> tuple[list, ...]:
+        """Compare the images of a batch with its texts, see :meth:`predict_all`."""
+        return self.predict_all(self.extract_feat(images, data_samples), data_samples, None, None, cal_i2t, cal_t2i)
+
+    def predict_all(
+        self,
+        feats: dict[str, Tensor],
+        data_samples: list | None,
+        num_images: int | None = None,
+        num_texts: int | None = None,
+        cal_i2t: bool = True,
+        cal_t2i: bool = True,
+    ) -> tuple[list, ...]:
+        """Compare images and texts with those of all processes.
+
+        Args:
+            feats: As of :meth:`extract_feat`, of the images and texts of this process.
+            data_samples: Those that they are of. In several processes they say, by `image_id` and `gt_text_id`, which
+                they are; what a sampler has handed to two processes is scored once.
+            num_images: Images of all processes; None for those of this one only.
+            num_texts: Texts of all processes, likewise.
+            cal_i2t: Whether to find texts for images.
+            cal_t2i: Whether to find images for texts.
+
+        Returns:
+            For images, if asked for, samples with `pred_score` (num_texts,), `pred_label` (1,), the best of them, and
+            `gt_label`, those of the image (`gt_text_id`); then, if asked for, for texts likewise.
+        """
+        from mmpretrain.structures import DataSample
+
+        samples = data_samples if data_samples is not None else [DataSample() for _ in feats['image_feat']]
+        images, texts = (Pool(x, range(len(x))) for x in (feats['image_feat'], feats['text_feat']))
+        if num_images is not None and get_world_size() > 1:
+            images = pool(images.feats, [sample.get('image_id') for sample in samples], num_images)
+            texts = pool(texts.feats, [i for sample in samples for i in sample.get('gt_text_id')], num_texts)
+        results = []
+        if cal_i2t:
+            for sample in samples:
+                if 'gt_text_id' in sample:
+                    sample.set_gt_label(sample.get('gt_text_id'))
+            results.append(best_matches(samples, feats['image_feat'], images.own, texts.feats))
+        if cal_t2i:
+            of_texts = [part for sample in samples for part in split_texts(sample)]
+            results.append(best_matches(of_texts, feats['text_feat'], texts.own, images.feats))
+        return tuple(results)
