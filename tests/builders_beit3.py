@@ -57,6 +57,9 @@ TASKS = {
         head=dict(type='mmbeit.VQAHead', num_classes=3129),
     ),
     'nlvr2': dict(type='mmbeit.FusionEncoder', head=dict(type='mmbeit.NLVRHead')),
+    'captioner': dict(
+        type='mmbeit.Captioner', mlm_head=dict(type='mmbeit.MaskedTokenHead', num_tokens=64010, label_smoothing=0.1)
+    ),
     'retrieval': dict(type='mmbeit.DualEncoder', head=dict(type='mmbeit.ContrastiveHead')),
 }
 
@@ -75,6 +78,9 @@ def tiny_task(task: str, **kwargs) -> nn.Module:
     cfg = task_cfg(task, **{**SIZES, 'arch': dict(TINY), **kwargs})
     if 'num_classes' in cfg.get('head', {}):
         cfg['head']['num_classes'] = NUM_CLASSES
+    if task == 'captioner':
+        cfg['mlm_head']['num_tokens'] = SIZES['vocab_size']
+        cfg.update(mask_id=MASK, max_length=8)
     return build(cfg)
 
 

@@ -13,6 +13,7 @@ from test_checkpoint import official_beit3 as official
 
 from mmbeit.layers.position import resize_abs_pos_embed
 from mmbeit.models import BEiT3
+from mmbeit.text_tokenizer import Texts
 
 SIZES = dict(dim=32, depth=2, hidden=64, side=2, vocab=50, positions=16)
 OURS = dict(
@@ -49,6 +50,7 @@ NAMES = [
 CLASSIFIER = [(r'^fc_norm', 'backbone.fc_norm'), (r'^head\.', 'head.fc.')]
 VQA = [(r'^pooler', 'neck'), (r'^head\.0', 'head.fc1'), (r'^head\.1', 'head.norm'), (r'^head\.3', 'head.fc2')]
 RETRIEVAL = [(r'^vision_head', 'head.proj.vision'), (r'^language_head', 'head.proj.text'), (r'^logit', 'head.logit')]
+CAPTIONING = [(r'^mlm_head', 'mlm_head.fc')]
 NLVR2 = [(r'^head\.dense', 'head.fc')]
 
 
@@ -186,3 +188,54 @@ def test_retrieval():
     check(feats['text_feat'], (2, 32), -0.110980, 10.224399, (-0.146240, 0.052550))
     assert model.head.logit_scale.item() == pytest.approx(0.021772, abs=1e-6)
     assert model(image(), samples(), mode='loss')['loss'].item() == pytest.approx(0.6931493, abs=1e-6)
+
+
+@pytest.fixture(scope='module')
+def captioner():
+    head = dict(type='mmbeit.MaskedTokenHead', num_tokens=50, label_smoothing=0.1)
+    return build(
+        official.captioner(**SIZES), CAPTIONING, type='mmbeit.Captioner', mlm_head=head, mask_id=49, max_length=8
+    )
+
+
+HIDDEN = torch.tensor([[0, 1, 0, 1, 1, 0], [0, 1, 1, 0, 0, 0]]).bool()
+
+
+@torch.no_grad()
+def test_logits_of_captions(captioner):
+    first = (1.171344, -1.823698, 2.050454, -1.833526)
+    # Officially what follows on a text is computed, too.
+    check(
+        captioner.mlm_head(captioner.text_tokens(image(), Texts(IDS, PADDING))),
+        (2, 6, 50),
+        -5.927651,
+        739.705123,
+        first,
+    )
+    tokens = captioner.text_tokens(image(), Texts(IDS, PADDING))[HIDDEN]
+    first = (0.444390, -1.084879, 1.421560, -1.418226)
+    check(captioner.mlm_head(tokens), (5, 50), -2.453222, 277.803241, first)
+
+
+@pytest.mark.parametrize(('drop_worst', 'expected'), [(0, 2.8667630), (0.2, 2.6729203)])
+@torch.no_grad()
+def test_loss_of_captions(captioner, monkeypatch, drop_worst, expected):
+    masks = [mask[~padding].tolist() for mask, padding in zip(HIDDEN, PADDING, strict=True)]
+    data = samples(text_mask=masks)
+    for sample in data:
+        sample.set_field(sample.text_ids, 'masked_text_ids')
+    monkeypatch.setattr(captioner.mlm_head, 'drop_worst_ratio', drop_worst)
+    assert captioner(image(), data, mode='loss')['loss'].item() == pytest.approx(expected, abs=1e-6)
+
+
+@torch.no_grad()
+def test_beam_search(captioner):
+    """Captions end at once; with a less likely end they are stopped."""
+    at_once = captioner.generate(image())
+    assert [caption.words for caption in at_once] == [[], []]
+    assert [caption.score for caption in at_once] == pytest.approx([-1.8302756, -1.8304244], abs=1e-6)
+    captioner.mlm_head.fc.bias[2] -= 1
+    stopped = captioner.generate(image())
+    captioner.mlm_head.fc.bias[2] += 1
+    assert [caption.words for caption in stopped] == [[41, 4, 48, 11, 4]] * 2
+    assert [caption.score for caption in stopped] == pytest.approx([-4.9489012, -4.9502985], abs=1e-6)

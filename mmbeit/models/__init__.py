@@ -2,10 +2,11 @@
 
 from mmbeit.models.algorithms.dvae import DiscreteVAE
 from mmbeit.models.algorithms.mim import MaskedImageModeling
-from mmbeit.models.algorithms.vision_language import DualEncoder, FusionEncoder
+from mmbeit.models.algorithms.vision_language import Captioner, DualEncoder, FusionEncoder
 from mmbeit.models.backbones.beit import BEiT
 from mmbeit.models.backbones.beit3 import BEiT3
 from mmbeit.models.data_preprocessors import MIMDataPreprocessor
+from mmbeit.models.heads.captioning import MaskedTokenHead
 from mmbeit.models.heads.fusion import NLVRHead, VQAHead
 from mmbeit.models.heads.linear_probe import LinearProbeHead
 from mmbeit.models.heads.mim import MIMHead
@@ -17,6 +18,7 @@ from mmbeit.models.target_generators.dvae import DVAETokenizer
 __all__ = [
     'BEiT',
     'BEiT3',
+    'Captioner',
     'ContrastiveHead',
     'DVAETokenizer',
     'DiscreteVAE',
@@ -26,6 +28,7 @@ __all__ = [
     'MIMDataPreprocessor',
     'MIMHead',
     'MaskedImageModeling',
+    'MaskedTokenHead',
     'NLVRHead',
     'Pooler',
     'TargetGenerator',

@@ -1,13 +1,22 @@
 """The ways of running BEiT-3 on images and texts (BEiT-3, figure 3): one class each."""
 
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
 from mmengine.dist import get_world_size
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from mmbeit.layers.multiway import Streams
+from mmbeit.layers.attn_bias import blocking_bias, caption_bias
+from mmbeit.layers.beam_search import Hypothesis, beam_search
+from mmbeit.layers.multiway import KeyValue, Streams
 from mmbeit.models.algorithms.matching import Pool, best_matches, pool, split_texts, texts_of
+from mmbeit.models.backbones.beit3 import EncoderOutput
 from mmbeit.registry import MODELS
-from mmbeit.text_tokenizer import Texts, pad_texts
+from mmbeit.text_tokenizer import BOS, EOS, Texts, TextTokenizer, pad_texts
+
+TEXT_ONLY = {'vision': 0}  # what captioning reads of the last block
 
 
 def batch_texts(data_samples: list, like: Tensor, field: str = 'text_ids') -> Texts:
@@ -17,8 +26,33 @@ def batch_texts(data_samples: list, like: Tensor, field: str = 'text_ids') -> Te
         ValueError: A sample has none.
     """
     if not all(field in sample for sample in data_samples):
-        raise ValueError(f'a sample has no {field}: is TokenizeText in the pipeline, and does PackInputs pass it on?')
+        raise ValueError(f'a sample has no {field}: does the pipeline make it, and PackInputs pass it on?')
     return pad_texts((sample.get(field) for sample in data_samples), like.device)
+
+
+class MaskedTexts(NamedTuple):
+    """A batch of texts of which some tokens are to be predicted.
+
+    Attributes:
+        shown: What the model sees.
+        ids: What the texts are, (B, T) long.
+        mask: (B, T) bool, True = to be predicted.
+    """
+
+    shown: Texts
+    ids: Tensor
+    mask: Tensor
+
+
+def masked_texts(data_samples: list, like: Tensor) -> MaskedTexts:
+    """The masked texts of some samples on the device of `like`.
+
+    Raises:
+        ValueError: A sample has none.
+    """
+    shown = batch_texts(data_samples, like, 'masked_text_ids')
+    mask = batch_texts(data_samples, like, 'text_mask').ids.bool() & ~shown.padding_mask
+    return MaskedTexts(shown, batch_texts(data_samples, like).ids, mask)
 
 
 def with_preprocessor(data_preprocessor: dict | None) -> dict:
@@ -213,3 +247,149 @@ class DualEncoder(BaseModel):
             of_texts = [part for sample in samples for part in split_texts(sample)]
             results.append(best_matches(of_texts, feats['text_feat'], texts.own, images.feats))
         return tuple(results)
+
+
+@MODELS.register_module()
+class Captioner(BaseModel):
+    """Images in, texts out. A word is predicted from `<mask>` at its place, by the image and the words before.
+
+    Args:
+        backbone: Config of a :class:`mmbeit.models.backbones.beit3.BEiT3`. What the image has of its last block is
+            frozen, since it gets no gradient.
+        mlm_head: Config of a :class:`mmbeit.models.heads.captioning.MaskedTokenHead`; `embed_dims` is the backbone's
+            where it is not given. It has the name that it has in pretraining, from which it starts.
+        tokenizer: Path of the SentencePiece model, or a :class:`mmbeit.text_tokenizer.TextTokenizer`, to write
+            captions; without it they are ids.
+        mask_id: Id of `<mask>`, where there is no tokenizer that knows it.
+        num_beams: Beams of an image.
+        max_length: Most ids of a caption, three of them for other than words; the longest caption has a word less.
+        length_penalty: Exponent of the length by which the log probability of a caption is divided.
+        data_preprocessor: Config of mmpretrain's `MultiModalDataPreprocessor`, or of another one with its output.
+        init_cfg: mmengine's initialisation config.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        mlm_head: dict,
+        tokenizer: str | TextTokenizer | None = None,
+        mask_id: int = 64001,
+        num_beams: int = 3,
+        max_length: int = 64,
+        length_penalty: float = 0.6,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        super().__init__(data_preprocessor=with_preprocessor(data_preprocessor), init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.mlm_head = MODELS.build({'embed_dims': self.backbone.embed_dims, **mlm_head})
+        self.tokenizer = TextTokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        self.mask_id = mask_id if self.tokenizer is None else self.tokenizer.mask_id
+        self.num_beams = num_beams
+        self.max_length = max_length
+        self.length_penalty = length_penalty
+        self.backbone.freeze_unread(TEXT_ONLY)
+
+    def forward(
+        self, images: Tensor, data_samples: list | None = None, mode: str = 'tensor'
+    ) -> dict[str, Tensor] | list | Tensor:
+        """mmengine's entry point.
+
+        Args:
+            images: Normalised images (B, 3, height, width).
+            data_samples: One per image. For 'loss' each with `text_ids`, `masked_text_ids` and `text_mask`
+                (:class:`mmbeit.datasets.transforms.text.MaskText`), for 'tensor' with `text_ids`.
+            mode: 'loss'; 'predict' for the samples with captions; 'tensor' for the logits (B, T, V) of every place of
+                a text.
+
+        Raises:
+            ValueError: Another mode, or a sample without a text.
+        """
+        match mode:
+            case 'loss':
+                return self.loss(images, data_samples)
+            case 'predict':
+                return self.predict(images, data_samples)
+            case 'tensor':
+                return self.mlm_head(self.text_tokens(images, batch_texts(data_samples, images)))
+        raise ValueError(f"mode {mode!r} is not one of ('loss', 'predict', 'tensor')")
+
+    def loss(self, images: Tensor, data_samples: list) -> dict[str, Tensor]:
+        """Loss and accuracy of the hidden words, see :meth:`mmbeit.models.heads.captioning.MaskedTokenHead.loss`."""
+        texts = masked_texts(data_samples, images)
+        tokens = self.text_tokens(images, texts.shown)
+        return self.mlm_head.loss(tokens[texts.mask], texts.ids[texts.mask])
+
+    def text_tokens(self, images: Tensor, texts: Texts) -> Tensor:
+        """Tokens (B, T, D) of captions, each of which knows the image and what comes before it."""
+        bias = caption_bias(self.backbone.num_vision_tokens(images), texts.ids.shape[1], images.dtype, images.device)
+        out = self.backbone.encode(images, texts.ids, padding_mask=texts.padding_mask, attn_bias=bias, keep=TEXT_ONLY)
+        return out.text
+
+    def predict(self, images: Tensor, data_samples: list | None = None) -> list:
+        """Write captions.
+
+        Returns:
+            The samples, each with `pred_ids`, a list of the ids of the words, and, where there is a tokenizer,
+            `pred_caption`.
+        """
+        if data_samples is None:
+            from mmpretrain.structures import DataSample
+
+            data_samples = [DataSample() for _ in images]
+        for sample, caption in zip(data_samples, self.generate(images), strict=True):
+            sample.set_field(caption.words, 'pred_ids')
+            if self.tokenizer is not None:
+                sample.set_field(self.tokenizer.decode(caption.words), 'pred_caption')
+        return data_samples
+
+    @torch.no_grad()
+    def generate(self, images: Tensor) -> list[Hypothesis]:
+        """The best caption of each image that beam search finds."""
+        step = BeamDecoder(self, images)
+        return beam_search(step, EOS, self.num_beams, self.max_length, self.length_penalty)
+
+
+class BeamDecoder:
+    """Next words of the beams of a batch of images, by a cache of what has been said.
+
+    All beams of an image are one sequence: they share the keys and values of the image, and each sees, of what has been
+    said, its own past only. So a beam that forks or ends moves nothing in memory; who sees what is all that changes.
+    """
+
+    def __init__(self, model: Captioner, images: Tensor):
+        self.model = model
+        self.images = images
+        self.num_vision = model.backbone.num_vision_tokens(images)
+        self.place = 0  # in the text, of the word just said
+        self.cache = ()
+        # Which places of the cache a beam sees: (B, beams, places).
+        self.seen = torch.ones(len(images), 1, self.num_vision + 1, dtype=torch.bool, device=images.device)
+
+    def __call__(self, words: Tensor | None, parents: Tensor | None) -> Tensor:
+        """See :func:`mmbeit.layers.beam_search.beam_search`."""
+        model, images = self.model, self.images
+        if words is None:
+            ids = torch.tensor([[BOS, model.mask_id]], device=images.device).expand(len(images), 2)
+            bias = caption_bias(self.num_vision, 2, images.dtype, images.device)
+            return self._next(model.backbone.encode(images, ids, attn_bias=bias, cache=(), keep=TEXT_ONLY), 1)
+        B, beams = words.shape
+        itself = torch.eye(beams, dtype=torch.bool, device=words.device).expand(B, -1, -1)
+        past = self.seen.gather(1, parents[..., None].expand(-1, -1, self.seen.shape[2]))
+        self.seen = torch.cat([past, itself], dim=2)
+        # A word sees the past and itself; the <mask> after it sees the same, and itself.
+        of_words, of_masks = F.pad(self.seen, (0, beams)), torch.cat([self.seen, itself], dim=2)
+        bias = blocking_bias(~torch.cat([of_words, of_masks], dim=1), images.dtype)[:, None]
+        self.place += 1
+        out = model.backbone.encode(
+            text_ids=torch.cat([words, torch.full_like(words, model.mask_id)], dim=1),
+            text_positions=torch.tensor([self.place, self.place + 1], device=words.device).repeat_interleave(beams),
+            attn_bias=bias,
+            cache=self.cache,
+        )
+        return self._next(out, beams)
+
+    def _next(self, out: EncoderOutput, num_masks: int) -> Tensor:
+        """Logits of the masks, which come last; they leave the cache."""
+        self.cache = [KeyValue(key[:, :, :-num_masks], value[:, :, :-num_masks]) for key, value in out.cache]
+        return self.model.mlm_head(out.text[:, -num_masks:])

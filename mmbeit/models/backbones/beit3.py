@@ -214,12 +214,18 @@ class BEiT3(BaseModule):
             attn_bias = padding if attn_bias is None else padding + attn_bias
         presents = []
         for i, block in enumerate(self.blocks):
-            last = i == len(self.blocks) - 1
-            streams, present = self._run(block, streams, attn_bias, cache[i] if cache else None, keep if last else None)
+            past, chosen = cache[i] if cache else None, None
+            if keep and i == len(self.blocks) - 1:
+                chosen, attn_bias = keep, _rows_of(attn_bias, streams, keep)
+            streams, present = self._run(block, streams, attn_bias, past, chosen)
             if cache is not None:
                 presents.append(present)
         streams = self.norm(streams)
         return EncoderOutput(streams.get('vision'), streams.get('text'), None if cache is None else presents)
+
+    def num_vision_tokens(self, images: Tensor) -> int:
+        """Class token and patches of images (..., height, width)."""
+        return 1 + (images.shape[-2] // self.patch_size) * (images.shape[-1] // self.patch_size)
 
     def embed_images(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokens (B, 1 + h*w, D) before the first block; arguments as for :meth:`encode`."""
@@ -337,6 +343,18 @@ class BEiT3(BaseModule):
             return table
         patches = resize_abs_pos_embed(table[None, NUM_UNUSED:], src, self.grid)
         return torch.cat([table[:NUM_UNUSED], patches[0]])
+
+
+def _rows_of(attn_bias: Tensor | None, streams: Streams, keep: Mapping[str, int]) -> Tensor | None:
+    """The rows (queries) of an attention bias that are of the tokens to keep."""
+    if attn_bias is None or attn_bias.shape[-2] == 1:
+        return attn_bias
+    rows, start = [], 0
+    for name, x in streams.items():
+        length = x.shape[1]
+        rows.append(attn_bias[..., start : start + min(keep.get(name, length), length), :])
+        start += length
+    return torch.cat(rows, dim=-2)
 
 
 def _checked_modalities(names: Iterable[str]) -> tuple[str, ...]:
