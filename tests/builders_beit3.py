@@ -57,8 +57,12 @@ TASKS = {
         head=dict(type='mmbeit.VQAHead', num_classes=3129),
     ),
     'nlvr2': dict(type='mmbeit.FusionEncoder', head=dict(type='mmbeit.NLVRHead')),
-    'captioner': dict(
-        type='mmbeit.Captioner', mlm_head=dict(type='mmbeit.MaskedTokenHead', num_tokens=64010, label_smoothing=0.1)
+    'captioner': dict(type='mmbeit.Captioner', mlm_head=dict(type='mmbeit.MaskedTokenHead', label_smoothing=0.1)),
+    'pretraining': dict(
+        type='mmbeit.MaskedDataModeling',
+        backbone=dict(mask_token=True),
+        mim_head=dict(type='mmbeit.MaskedTokenHead', num_tokens=8192),
+        mlm_head=dict(type='mmbeit.MaskedTokenHead'),
     ),
     'retrieval': dict(type='mmbeit.DualEncoder', head=dict(type='mmbeit.ContrastiveHead')),
 }
@@ -79,9 +83,20 @@ def tiny_task(task: str, **kwargs) -> nn.Module:
     if 'num_classes' in cfg.get('head', {}):
         cfg['head']['num_classes'] = NUM_CLASSES
     if task == 'captioner':
-        cfg['mlm_head']['num_tokens'] = SIZES['vocab_size']
         cfg.update(mask_id=MASK, max_length=8)
     return build(cfg)
+
+
+def masked_samples(*lengths: int, **fields) -> list[DataSample]:
+    """The same, with some tokens to be predicted: always the last one, never the first."""
+    data = samples(*lengths, **fields)
+    for sample in data:
+        mask = [False, *(torch.rand(len(sample.text_ids) - 1) < 0.6).tolist()]
+        mask[-1] = True
+        sample.set_field(mask, 'text_mask')
+        shown = [MASK if hidden else i for i, hidden in zip(sample.text_ids, mask, strict=True)]
+        sample.set_field(shown, 'masked_text_ids')
+    return data
 
 
 def samples(*lengths: int, **fields) -> list[DataSample]:

@@ -192,7 +192,7 @@ def test_retrieval():
 
 @pytest.fixture(scope='module')
 def captioner():
-    head = dict(type='mmbeit.MaskedTokenHead', num_tokens=50, label_smoothing=0.1)
+    head = dict(type='mmbeit.MaskedTokenHead', label_smoothing=0.1)
     return build(
         official.captioner(**SIZES), CAPTIONING, type='mmbeit.Captioner', mlm_head=head, mask_id=49, max_length=8
     )

@@ -7,7 +7,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from builders import randomize
-from builders_beit3 import BOS, EOS, MASK, NUM_PATCHES, SIZES, TINY, images, samples, task_cfg, tiny_beit3, tiny_task
+from builders_beit3 import (
+    BOS,
+    EOS,
+    MASK,
+    NUM_PATCHES,
+    SIZES,
+    TINY,
+    images,
+    masked_samples,
+    samples,
+    task_cfg,
+    tiny_beit3,
+    tiny_task,
+)
 from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
 from test_checkpoint import official_beit3 as official
@@ -21,17 +34,6 @@ from mmbeit.models.algorithms.vision_language import BeamDecoder
 close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
 exact = partial(torch.testing.assert_close, rtol=0, atol=1e-12)
 V = SIZES['vocab_size']
-
-
-def masked_samples(*lengths):
-    data = samples(*lengths)
-    for sample in data:
-        mask = [False, *(torch.rand(len(sample.text_ids) - 1) < 0.6).tolist()]
-        mask[-1] = True
-        sample.set_field(mask, 'text_mask')
-        shown = [MASK if hidden else i for i, hidden in zip(sample.text_ids, mask, strict=True)]
-        sample.set_field(shown, 'masked_text_ids')
-    return data
 
 
 # ---- the head ----
@@ -209,7 +211,6 @@ def test_predictions_are_ids_and_with_a_tokenizer_texts():
             return ' '.join(map(str, ids))
 
     cfg = task_cfg('captioner', **{**SIZES, 'arch': dict(TINY)})
-    cfg['mlm_head']['num_tokens'] = V
     spoken = MODELS.build({**cfg, 'tokenizer': Words(), 'max_length': 8})
     spoken.load_state_dict(model.state_dict())
     data = [DataSample(image_id=i) for i in (5, 6)]
@@ -232,8 +233,7 @@ def test_captioning_starts_from_the_head_of_pretraining(tmp_path):
 
 
 def test_the_head_is_initialised_as_officially():
-    cfg = task_cfg('captioner', **{**SIZES, 'arch': dict(TINY)})
-    model = MODELS.build(cfg)
+    model = MODELS.build(task_cfg('captioner', **{**SIZES, 'arch': dict(TINY), 'vocab_size': 64010}))
     model.init_weights()
     weight = model.mlm_head.fc.weight
     assert weight.shape == (64010, 24) and weight.std().item() == pytest.approx(0.0108, rel=0.02)

@@ -181,6 +181,7 @@ OFFICIAL = {
     'vqa': official.vqa,
     'nlvr2': official.nlvr2,
     'captioner': official.captioner,
+    'pretraining': official.pretraining,
     'retrieval': official.retrieval,
 }
 
@@ -258,11 +259,20 @@ def test_parameters_of_official_models(task, backbone, exact_number, millions):
     assert millions is None or round(number / 1e6) == millions
 
 
-def test_parameters_of_pretraining_are_published_without_their_fraction():
+@pytest.mark.parametrize(
+    ('task', 'arch', 'exact_number', 'millions'),
+    [
+        ('pretraining', 'base', 276_510_730, 276),  # and its -indomain
+        ('pretraining', 'large', 746_709_514, 746),
+        ('retrieval', 'base', 222_167_041, 222),  # -itc
+        ('retrieval', 'large', 674_799_617, 674),
+    ],
+)
+def test_parameters_of_pretraining_are_published_without_their_fraction(task, arch, exact_number, millions):
     with torch.device('meta'):
-        model = MODELS.build(task_cfg('retrieval', arch='large', mask_token=True))
+        model = MODELS.build(task_cfg(task, arch=arch, mask_token=True))
     number = sum(p.numel() for p in model.parameters())
-    assert number == 674_799_617 and number // 1_000_000 == 674
+    assert number == exact_number and number // 1_000_000 == millions
 
 
 # ---- classification ----

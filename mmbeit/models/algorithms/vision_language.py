@@ -19,15 +19,15 @@ from mmbeit.text_tokenizer import BOS, EOS, Texts, TextTokenizer, pad_texts
 TEXT_ONLY = {'vision': 0}  # what captioning reads of the last block
 
 
-def batch_texts(data_samples: list, like: Tensor, field: str = 'text_ids') -> Texts:
-    """The texts of some samples on the device of `like`, padded to the longest one.
+def batch_texts(data_samples: list, device: torch.device, field: str = 'text_ids') -> Texts:
+    """The texts of some samples, padded to the longest one.
 
     Raises:
         ValueError: A sample has none.
     """
     if not all(field in sample for sample in data_samples):
         raise ValueError(f'a sample has no {field}: does the pipeline make it, and PackInputs pass it on?')
-    return pad_texts((sample.get(field) for sample in data_samples), like.device)
+    return pad_texts((sample.get(field) for sample in data_samples), device)
 
 
 class MaskedTexts(NamedTuple):
@@ -44,15 +44,15 @@ class MaskedTexts(NamedTuple):
     mask: Tensor
 
 
-def masked_texts(data_samples: list, like: Tensor) -> MaskedTexts:
-    """The masked texts of some samples on the device of `like`.
+def masked_texts(data_samples: list, device: torch.device) -> MaskedTexts:
+    """The masked texts of some samples, padded to the longest one.
 
     Raises:
         ValueError: A sample has none.
     """
-    shown = batch_texts(data_samples, like, 'masked_text_ids')
-    mask = batch_texts(data_samples, like, 'text_mask').ids.bool() & ~shown.padding_mask
-    return MaskedTexts(shown, batch_texts(data_samples, like).ids, mask)
+    shown = batch_texts(data_samples, device, 'masked_text_ids')
+    mask = batch_texts(data_samples, device, 'text_mask').ids.bool() & ~shown.padding_mask
+    return MaskedTexts(shown, batch_texts(data_samples, device).ids, mask)
 
 
 def with_preprocessor(data_preprocessor: dict | None) -> dict:
@@ -115,7 +115,7 @@ class FusionEncoder(BaseModel):
 
     def extract_feat(self, images: Tensor, data_samples: list) -> Tensor:
         """Features (B, C): of each image the tokens that the head reads, one after the other."""
-        ids, padding_mask = batch_texts(data_samples, images)
+        ids, padding_mask = batch_texts(data_samples, images.device)
         if images.ndim == 5:
             num_images = images.shape[1]
             images = images.flatten(0, 1)
@@ -175,7 +175,7 @@ class DualEncoder(BaseModel):
 
     def loss(self, images: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Contrastive loss of pairs, see :meth:`mmbeit.models.heads.retrieval.ContrastiveHead.loss`."""
-        texts = batch_texts(data_samples, images)
+        texts = batch_texts(data_samples, images.device)
         return self.head.loss({**self._encode(images), **self._encode(None, texts)})
 
     def extract_feat(self, images: Tensor | None = None, data_samples: list | None = None) -> dict[str, Tensor]:
@@ -256,8 +256,8 @@ class Captioner(BaseModel):
     Args:
         backbone: Config of a :class:`mmbeit.models.backbones.beit3.BEiT3`. What the image has of its last block is
             frozen, since it gets no gradient.
-        mlm_head: Config of a :class:`mmbeit.models.heads.captioning.MaskedTokenHead`; `embed_dims` is the backbone's
-            where it is not given. It has the name that it has in pretraining, from which it starts.
+        mlm_head: Config of a :class:`mmbeit.models.heads.captioning.MaskedTokenHead`; `embed_dims` and `num_tokens`
+            are the backbone's where they are not given. It has its name of pretraining, from which it starts.
         tokenizer: Path of the SentencePiece model, or a :class:`mmbeit.text_tokenizer.TextTokenizer`, to write
             captions; without it they are ids.
         mask_id: Id of `<mask>`, where there is no tokenizer that knows it.
@@ -282,7 +282,8 @@ class Captioner(BaseModel):
     ):
         super().__init__(data_preprocessor=with_preprocessor(data_preprocessor), init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
-        self.mlm_head = MODELS.build({'embed_dims': self.backbone.embed_dims, **mlm_head})
+        sizes = {'embed_dims': self.backbone.embed_dims, 'num_tokens': self.backbone.text_embed.num_embeddings}
+        self.mlm_head = MODELS.build({**sizes, **mlm_head})
         self.tokenizer = TextTokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.mask_id = mask_id if self.tokenizer is None else self.tokenizer.mask_id
         self.num_beams = num_beams
@@ -311,12 +312,12 @@ class Captioner(BaseModel):
             case 'predict':
                 return self.predict(images, data_samples)
             case 'tensor':
-                return self.mlm_head(self.text_tokens(images, batch_texts(data_samples, images)))
+                return self.mlm_head(self.text_tokens(images, batch_texts(data_samples, images.device)))
         raise ValueError(f"mode {mode!r} is not one of ('loss', 'predict', 'tensor')")
 
     def loss(self, images: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Loss and accuracy of the hidden words, see :meth:`mmbeit.models.heads.captioning.MaskedTokenHead.loss`."""
-        texts = masked_texts(data_samples, images)
+        texts = masked_texts(data_samples, images.device)
         tokens = self.text_tokens(images, texts.shown)
         return self.mlm_head.loss(tokens[texts.mask], texts.ids[texts.mask])
 

@@ -26,7 +26,7 @@ class MaskedTokenHead(BaseModule):
     def __init__(
         self,
         embed_dims: int,
-        num_tokens: int = 64010,
+        num_tokens: int,
         label_smoothing: float = 0.0,
         drop_worst_ratio: float = 0.0,
         init_cfg: dict | list[dict] | None = None,
