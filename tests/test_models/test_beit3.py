@@ -4,9 +4,10 @@ from functools import partial
 import pytest
 import torch
 from builders import randomize
-from builders_beit3 import NUM_PATCHES, SIZES, TINY, backbone_cfg, images, texts, tiny_beit3
+from builders_beit3 import NUM_PATCHES, SIZES, TINY, backbone_cfg, images, task_cfg, texts, tiny_beit3
 from mmengine.registry import MODELS
 
+from mmbeit.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from mmbeit.layers.attn_bias import caption_bias
 from mmbeit.models import BEiT3
 
@@ -309,6 +310,33 @@ def test_depths_of_layer_decay():
         else:
             assert depth == (4 if 'norm' in name else 0), name
     assert model.get_layer_depth('head.fc.weight', 'backbone.') == (4, 5)
+
+
+def test_learning_rates_and_weight_decay_are_the_official_ones():
+    """Of base with a layer decay of 0.65; positions of patches are not decayed, those of texts are."""
+    with torch.device('meta'):
+        model = MODELS.build(task_cfg('retrieval', arch='base', mask_token=True))
+    constructor = LayerDecayOptimWrapperConstructor(
+        dict(optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05)), dict(layer_decay_rate=0.65)
+    )
+    groups = constructor.groups(model)
+    found = {id(p): (group['lr'], group['weight_decay']) for group in groups for p in group['params']}
+    expected = {
+        'cls_token': (0.0036972, 0),
+        'pos_embed': (0.0036972, 0),
+        'mask_token': (0.0036972, 0.05),
+        'text_embed.weight': (0.0036972, 0.05),
+        'text_pos_embed': (0.0036972, 0.05),
+        'patch_embed.proj.bias': (0.0036972, 0),
+        'blocks.0.attn.k.text.weight': (0.0056880, 0.05),
+        'blocks.11.mlp.vision.fc1.bias': (0.65, 0),
+        'norm.text.weight': (1, 0),
+    }
+    for name, (lr, decay) in expected.items():
+        assert found[id(model.backbone.get_parameter(name))] == pytest.approx((lr, decay), abs=1e-7), name
+    assert found[id(model.head.logit_scale)] == (1, 0)
+    assert found[id(model.head.proj['text'].weight)] == (1, 0.05)
+    assert len(found) == len(list(model.parameters()))
 
 
 # ---- initialisation ----

@@ -29,7 +29,7 @@ from mmbeit.checkpoint.weights import load_into
 from mmbeit.layers.attn_bias import caption_bias
 from mmbeit.layers.beam_search import beam_search
 from mmbeit.models import MaskedTokenHead
-from mmbeit.models.algorithms.vision_language import BeamDecoder
+from mmbeit.models.decoding import BeamDecoder
 
 close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
 exact = partial(torch.testing.assert_close, rtol=0, atol=1e-12)
@@ -128,6 +128,8 @@ def test_wrong_modes_and_samples_are_refused():
         model(images(), masked_samples(7, 4), mode='train')
     with pytest.raises(ValueError, match='a sample has no masked_text_ids'):
         model(images(), samples(7, 4), mode='loss')
+    with pytest.raises(ValueError, match='<mask> is 64001, vocab_size 20 is too small'):
+        MODELS.build(task_cfg('captioner', **{**SIZES, 'arch': dict(TINY)}))
 
 
 # ---- writing ----
@@ -161,7 +163,7 @@ class FullDecoder:
 def test_logits_by_the_cache_are_those_of_computing_everything_anew(size):
     """Whatever beams fork, end, and are continued."""
     model, x = tiny_task('captioner').double(), images(*size, batch=3).double()
-    cached, full = BeamDecoder(model, x), FullDecoder(model, x)
+    cached, full = BeamDecoder(model.backbone, model.mlm_head, x, MASK), FullDecoder(model, x)
     exact(cached(None, None), full(None, None))
     words, parents = torch.randint(V, (3, 4)), torch.zeros(3, 4, dtype=torch.long)
     for _ in range(6):

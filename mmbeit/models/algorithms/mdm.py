@@ -4,8 +4,8 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from mmbeit.models.algorithms.vision_language import masked_texts
 from mmbeit.models.target_generators.base import TargetGenerator
+from mmbeit.models.texts import masked_texts
 from mmbeit.registry import MODELS
 
 GROUPS = ('image', 'text', 'pair')

@@ -1,58 +1,18 @@
 """The ways of running BEiT-3 on images and texts (BEiT-3, figure 3): one class each."""
 
-from typing import NamedTuple
-
 import torch
-import torch.nn.functional as F
 from mmengine.dist import get_world_size
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from mmbeit.layers.attn_bias import blocking_bias, caption_bias
+from mmbeit.layers.attn_bias import caption_bias
 from mmbeit.layers.beam_search import Hypothesis, beam_search
-from mmbeit.layers.multiway import KeyValue, Streams
-from mmbeit.models.algorithms.matching import Pool, best_matches, pool, split_texts, texts_of
-from mmbeit.models.backbones.beit3 import EncoderOutput
+from mmbeit.layers.multiway import Streams
+from mmbeit.models.decoding import TEXT_ONLY, BeamDecoder
+from mmbeit.models.matching import Pool, best_matches, pool, split_texts, texts_of
+from mmbeit.models.texts import batch_texts, masked_texts
 from mmbeit.registry import MODELS
-from mmbeit.text_tokenizer import BOS, EOS, Texts, TextTokenizer, pad_texts
-
-TEXT_ONLY = {'vision': 0}  # what captioning reads of the last block
-
-
-def batch_texts(data_samples: list, device: torch.device, field: str = 'text_ids') -> Texts:
-    """The texts of some samples, padded to the longest one.
-
-    Raises:
-        ValueError: A sample has none.
-    """
-    if not all(field in sample for sample in data_samples):
-        raise ValueError(f'a sample has no {field}: does the pipeline make it, and PackInputs pass it on?')
-    return pad_texts((sample.get(field) for sample in data_samples), device)
-
-
-class MaskedTexts(NamedTuple):
-    """A batch of texts of which some tokens are to be predicted.
-
-    Attributes:
-        shown: What the model sees.
-        ids: What the texts are, (B, T) long.
-        mask: (B, T) bool, True = to be predicted.
-    """
-
-    shown: Texts
-    ids: Tensor
-    mask: Tensor
-
-
-def masked_texts(data_samples: list, device: torch.device) -> MaskedTexts:
-    """The masked texts of some samples, padded to the longest one.
-
-    Raises:
-        ValueError: A sample has none.
-    """
-    shown = batch_texts(data_samples, device, 'masked_text_ids')
-    mask = batch_texts(data_samples, device, 'text_mask').ids.bool() & ~shown.padding_mask
-    return MaskedTexts(shown, batch_texts(data_samples, device).ids, mask)
+from mmbeit.text_tokenizer import EOS, Texts, TextTokenizer, pad_texts
 
 
 def with_preprocessor(data_preprocessor: dict | None) -> dict:
@@ -266,6 +226,9 @@ class Captioner(BaseModel):
         length_penalty: Exponent of the length by which the log probability of a caption is divided.
         data_preprocessor: Config of mmpretrain's `MultiModalDataPreprocessor`, or of another one with its output.
         init_cfg: mmengine's initialisation config.
+
+    Raises:
+        ValueError: The tokenizer, which knows <mask> as its last id, has more ids than the backbone.
     """
 
     def __init__(
@@ -286,6 +249,10 @@ class Captioner(BaseModel):
         self.mlm_head = MODELS.build({**sizes, **mlm_head})
         self.tokenizer = TextTokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.mask_id = mask_id if self.tokenizer is None else self.tokenizer.mask_id
+        if self.mask_id >= self.backbone.text_embed.num_embeddings:
+            raise ValueError(
+                f'<mask> is {self.mask_id}, vocab_size {self.backbone.text_embed.num_embeddings} is too small'
+            )
         self.num_beams = num_beams
         self.max_length = max_length
         self.length_penalty = length_penalty
@@ -347,50 +314,5 @@ class Captioner(BaseModel):
     @torch.no_grad()
     def generate(self, images: Tensor) -> list[Hypothesis]:
         """The best caption of each image that beam search finds."""
-        step = BeamDecoder(self, images)
+        step = BeamDecoder(self.backbone, self.mlm_head, images, self.mask_id)
         return beam_search(step, EOS, self.num_beams, self.max_length, self.length_penalty)
-
-
-class BeamDecoder:
-    """Next words of the beams of a batch of images, by a cache of what has been said.
-
-    All beams of an image are one sequence: they share the keys and values of the image, and each sees, of what has been
-    said, its own past only. So a beam that forks or ends moves nothing in memory; who sees what is all that changes.
-    """
-
-    def __init__(self, model: Captioner, images: Tensor):
-        self.model = model
-        self.images = images
-        self.num_vision = model.backbone.num_vision_tokens(images)
-        self.place = 0  # in the text, of the word just said
-        self.cache = ()
-        # Which places of the cache a beam sees: (B, beams, places).
-        self.seen = torch.ones(len(images), 1, self.num_vision + 1, dtype=torch.bool, device=images.device)
-
-    def __call__(self, words: Tensor | None, parents: Tensor | None) -> Tensor:
-        """See :func:`mmbeit.layers.beam_search.beam_search`."""
-        model, images = self.model, self.images
-        if words is None:
-            ids = torch.tensor([[BOS, model.mask_id]], device=images.device).expand(len(images), 2)
-            bias = caption_bias(self.num_vision, 2, images.dtype, images.device)
-            return self._next(model.backbone.encode(images, ids, attn_bias=bias, cache=(), keep=TEXT_ONLY), 1)
-        B, beams = words.shape
-        itself = torch.eye(beams, dtype=torch.bool, device=words.device).expand(B, -1, -1)
-        past = self.seen.gather(1, parents[..., None].expand(-1, -1, self.seen.shape[2]))
-        self.seen = torch.cat([past, itself], dim=2)
-        # A word sees the past and itself; the <mask> after it sees the same, and itself.
-        of_words, of_masks = F.pad(self.seen, (0, beams)), torch.cat([self.seen, itself], dim=2)
-        bias = blocking_bias(~torch.cat([of_words, of_masks], dim=1), images.dtype)[:, None]
-        self.place += 1
-        out = model.backbone.encode(
-            text_ids=torch.cat([words, torch.full_like(words, model.mask_id)], dim=1),
-            text_positions=torch.tensor([self.place, self.place + 1], device=words.device).repeat_interleave(beams),
-            attn_bias=bias,
-            cache=self.cache,
-        )
-        return self._next(out, beams)
-
-    def _next(self, out: EncoderOutput, num_masks: int) -> Tensor:
-        """Logits of the masks, which come last; they leave the cache."""
-        self.cache = [KeyValue(key[:, :, :-num_masks], value[:, :, :-num_masks]) for key, value in out.cache]
-        return self.model.mlm_head(out.text[:, -num_masks:])
