@@ -71,9 +71,10 @@ class AttentiveProbe:
         heads, prepare = self.fit(task, task.fit_rows, rates)
         held_out = score(heads, task.train, task.held_out_rows, prepare, self.training.batch_size)
         held_out = Score(*(values[None] for values in held_out))  # (1 block, rates)
-        heads, prepare = self.fit(task, task.train.rows, [rates[choose(held_out).settings[0]]])
+        choice = choose(held_out)
+        heads, prepare = self.fit(task, task.train.rows, [rates[choice.settings[0]]])
         accuracy = score(heads, task.val, task.val.rows, prepare, self.training.batch_size).accuracy
-        return Measured.of(self.name, [self.block], 'rate', rates, held_out, accuracy.tolist())
+        return Measured.of(self.name, [self.block], 'rate', rates, held_out, choice, accuracy.tolist())
 
     def fit(self, task: Task, rows: Tensor, rates: Sequence[float]) -> tuple[dict[float, AttentiveHead], Prepare]:
         """Train a head for each learning rate on some rows of the training images, see :meth:`LinearProbe.fit`."""

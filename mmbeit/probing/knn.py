@@ -43,9 +43,9 @@ class KNNProbe:
             held_out.append(self.score(train, task.fit_rows, train, task.held_out_rows, ks, task))
             val.append(self.score(train, task.train.rows, other, task.val.rows, ks, task))
         score = Score(*map(torch.stack, zip(*held_out, strict=True)))
-        chosen = choose(score).settings
-        accuracies = [float(one.accuracy[i]) for one, i in zip(val, chosen, strict=True)]
-        return Measured.of(self.name, range(num_blocks), 'k', ks, score, accuracies)
+        choice = choose(score)
+        accuracies = [float(one.accuracy[i]) for one, i in zip(val, choice.settings, strict=True)]
+        return Measured.of(self.name, range(num_blocks), 'k', ks, score, choice, accuracies)
 
     @torch.no_grad()
     def score(

@@ -56,13 +56,14 @@ class LinearProbe:
         heads, prepare = self.fit(task, task.fit_rows, dict.fromkeys(rates, blocks))
         held_out = score(heads, task.train, task.held_out_rows, prepare, self.training.batch_size)
         held_out = Score(*(values.view(len(rates), len(blocks)).T for values in held_out))  # (blocks, rates)
-        chosen = choose(held_out).settings
+        choice = choose(held_out)
         # Once more with all training images, every block at its rate.
-        by_rate = {rate: [b for b in blocks if chosen[b] == i] for i, rate in enumerate(rates) if i in chosen}
+        chosen = [rates[i] for i in choice.settings]
+        by_rate = {rate: [block for block in blocks if chosen[block] == rate] for rate in dict.fromkeys(chosen)}
         heads, prepare = self.fit(task, task.train.rows, by_rate)
         accuracy = score(heads, task.val, task.val.rows, prepare, self.training.batch_size).accuracy
         order = torch.tensor([block for some in by_rate.values() for block in some])
-        return Measured.of(self.name, blocks, 'rate', rates, held_out, accuracy[order.argsort()].tolist())
+        return Measured.of(self.name, blocks, 'rate', rates, held_out, choice, accuracy[order.argsort()].tolist())
 
     def fit(
         self, task: Task, rows: Tensor, blocks: Mapping[float, Sequence[int]]

@@ -134,10 +134,10 @@ class Measured:
         setting: str,
         settings: Sequence[float],
         held_out: Score,
+        choice: Choice,
         val: list[float],
     ) -> 'Measured':
-        """From scores on the held-out images, (blocks, settings), and accuracies of :func:`choose`'s settings."""
-        choice = choose(held_out)
+        """From scores on the held-out images, (blocks, settings), and what :func:`choose` makes of them."""
         chosen = [settings[i] for i in choice.settings]
         best = blocks[choice.block]
         return cls(probe, list(blocks), setting, list(settings), held_out.accuracy.tolist(), chosen, val, best)

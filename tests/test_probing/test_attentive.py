@@ -8,7 +8,7 @@ from test_probing.planted import NUM_CLASSES, stored, task
 from mmbeit.probing.attentive import AttentiveHead, AttentiveProbe
 from mmbeit.probing.linear import LinearProbe
 from mmbeit.probing.task import Labelled
-from mmbeit.probing.training import Training
+from mmbeit.probing.training import Training, score
 
 SHORT = Training(epochs=10, rates=(1e-2, 3e-2), batch_size=32)
 
@@ -46,7 +46,7 @@ def hidden_patch(count, seed):
 
 def test_it_finds_the_patch_that_matters():
     train, val = hidden_patch(400, 1), hidden_patch(200, 2)
-    training = Training(epochs=30, batch_size=32)
+    training = Training(epochs=20, rates=(1e-2, 3e-2), batch_size=32)
     measured = AttentiveProbe(block=2, training=training, num_heads=2).measure(task(train, val))
     assert measured.probe == 'attentive' and measured.blocks == [2] and measured.best == 2
     assert measured.val[0] > 95
@@ -65,6 +65,17 @@ def test_a_sweep_is_separate_trainings():
         alone, _ = probe.fit(given, given.fit_rows, [rate])
         for name, parameter in alone[rate].named_parameters():
             torch.testing.assert_close(sweep[rate].get_parameter(name), parameter, rtol=0, atol=0)
+
+
+def test_all_training_images_are_learned_from_in_the_end():
+    given = task(hidden_patch(100, 1), hidden_patch(40, 2))
+    probe = AttentiveProbe(0, SHORT, num_heads=2)
+    measured = probe.measure(given)
+    accuracies = []
+    for rows in (given.train.rows, given.fit_rows):
+        heads, prepare = probe.fit(given, rows, measured.chosen)
+        accuracies.append(score(heads, given.val, given.val.rows, prepare, 64).accuracy.tolist())
+    assert measured.val == pytest.approx(accuracies[0]) and accuracies[0] != accuracies[1]
 
 
 def test_a_seed_gives_the_same_again_and_nothing_is_chosen_with_val():

@@ -78,6 +78,7 @@ def test_they_are_computed_once(write_images, tmp_path, backbone, compute):
     first, _ = compute(folder, backbone)
     again, seen = compute(folder, backbone)
     assert seen == 0 and torch.equal(rows_of(first), rows_of(again)) and torch.equal(first.index, again.index)
+    assert not list((tmp_path / 'cache').rglob('*.partial'))
 
 
 def test_they_may_move_and_be_labelled_anew(write_images, tmp_path, backbone, compute):

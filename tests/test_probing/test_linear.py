@@ -8,10 +8,11 @@ from test_probing.planted import BLOCK, NUM_CLASSES, planted, planted_task, stor
 from torch import nn
 
 from mmbeit.models.heads.linear_probe import LinearProbeHead
+from mmbeit.probing import linear
 from mmbeit.probing.features import shuffle
 from mmbeit.probing.linear import LinearProbe
 from mmbeit.probing.standardize import Standardize
-from mmbeit.probing.task import Labelled
+from mmbeit.probing.task import Choice, Labelled
 from mmbeit.probing.training import Training, score
 
 SHORT = Training(epochs=5, rates=(1e-3, 1e-2), batch_size=32)
@@ -27,9 +28,12 @@ def test_the_block_that_knows_the_class_is_found():
     assert found.val == measured.val[BLOCK] and found.held_out == max(measured.held_out[BLOCK])
 
 
-@pytest.mark.parametrize('standardize', [True, False])
-def test_a_sweep_is_many_separate_trainings(standardize):
+@pytest.mark.parametrize(('standardize', 'scale'), [(True, 1.0), (False, 1.0), (False, 1e-7)])
+def test_a_sweep_is_many_separate_trainings(standardize, scale):
+    """At the smallest scale gradients are as small as the constant in AdamW, which then tells a sum from a mean."""
     probe, given = LinearProbe(SHORT, standardize), planted_task()
+    every = next(given.train.features.batches(given.train.rows, 1000))[1]
+    given = given._replace(train=given.train._replace(features=stored(scale * every)))
     sweep, _ = probe.fit(given, given.fit_rows, dict.fromkeys(SHORT.rates, range(4)))
     for rate in SHORT.rates:
         for block in range(4):
@@ -75,10 +79,12 @@ class Sample:
         self.gt_label = label.view(1)
 
 
-def test_all_training_images_are_learned_from_in_the_end():
+def test_all_training_images_are_learned_from_in_the_end_every_block_at_its_rate(monkeypatch):
+    monkeypatch.setattr(linear, 'choose', lambda _: Choice([1, 0, 1, 0], block=0))
     given = planted_task(strength=1.5)
     probe = LinearProbe(SHORT)
     measured = probe.measure(given)
+    assert measured.chosen == [1e-2, 1e-3, 1e-2, 1e-3] and len(set(measured.val)) > 2
     for block in range(4):
         heads, prepare = probe.fit(given, given.train.rows, {measured.chosen[block]: [block]})
         val = score(heads, given.val, given.val.rows, lambda x, p=prepare: p(x), 64)
@@ -93,7 +99,16 @@ def test_nothing_is_chosen_with_the_images_that_are_reported_on():
     assert one.val != other.val
 
 
-def test_held_out_images_are_not_learned_from():
+def test_held_out_images_are_not_learned_from_while_something_is_chosen():
+    # There is nothing to learn, but room enough to remember every image.
+    given = task(*(planted(120, (4, 200), strength=0, seed=seed) for seed in (1, 2)))
+    measured = LinearProbe(Training(epochs=30, rates=(1e-2,), batch_size=32)).measure(given)
+    assert max(map(max, measured.held_out)) < 65
+    remembered = LinearProbe(Training(epochs=30, rates=(1e-2,), batch_size=32)).measure(given._replace(val=given.train))
+    assert min(remembered.val) > 95
+
+
+def test_classifiers_do_not_depend_on_the_labels_of_other_rows():
     given = planted_task(strength=1.5)
     labels = given.train.labels.clone()
     labels[given.held_out] = labels[given.held_out].roll(1)
