@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_probing.planted import NUM_CLASSES, stored, task
+from test_probing.planted import NUM_CLASSES, planted, stored, task
 
 from mmbeit.probing.attentive import AttentiveHead, AttentiveProbe
 from mmbeit.probing.linear import LinearProbe
@@ -65,6 +65,14 @@ def test_a_sweep_is_separate_trainings():
         alone, _ = probe.fit(given, given.fit_rows, [rate])
         for name, parameter in alone[rate].named_parameters():
             torch.testing.assert_close(sweep[rate].get_parameter(name), parameter, rtol=0, atol=0)
+
+
+def test_held_out_images_are_not_learned_from_while_something_is_chosen():
+    # There is nothing to learn, but room enough to remember every image.
+    given = task(*(planted(120, (4, 200), strength=0, seed=seed) for seed in (1, 2)))
+    probe = AttentiveProbe(0, Training(epochs=30, rates=(1e-2,), batch_size=32), num_heads=2)
+    assert max(map(max, probe.measure(given).held_out)) < 65
+    assert probe.measure(given._replace(val=given.train)).val[0] > 95
 
 
 def test_all_training_images_are_learned_from_in_the_end():
