@@ -57,7 +57,7 @@ def cached_features(
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     identity = dict(
-        extractor.identity(),
+        extractor.identity,
         format=FORMAT,
         features=kind.name,
         shape=list(kind.shape),

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
@@ -116,6 +117,7 @@ class Extractor:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp):
             return kind.compute(x)
 
+    @cached_property
     def identity(self) -> dict:
         """All that the features of an image depend on."""
         return dict(weights=fingerprint(self.backbone), data=asdict(self.data), amp=self.amp)

@@ -26,11 +26,19 @@ class KNNProbe:
     Args:
         ks: Numbers of neighbours; those above the number of training images are left out.
         temperature: Of the weights.
+
+    Raises:
+        ValueError: There are no numbers of neighbours, or one is below 1.
     """
 
     ks: tuple[int, ...] = (1, 5, 10, 20, 100, 200)
     temperature: float = 0.07
     name: str = 'knn'
+
+    def __post_init__(self):
+        object.__setattr__(self, 'ks', tuple(dict.fromkeys(self.ks)))
+        if not self.ks or min(self.ks) < 1:
+            raise ValueError(f'ks {self.ks} are not one or more numbers of neighbours')
 
     def measure(self, task: Task) -> Measured:
         num_blocks, _ = task.train.features.shape

@@ -14,8 +14,13 @@ NAMES = {'linear': 'linear', 'knn': 'kNN', 'attentive': 'attentive'}
 
 
 def standard_error(percent: float, count: int) -> float:
-    """Of an accuracy in percent that was measured on so many images, in points."""
-    return sqrt(percent * (100 - percent) / count)
+    """Of an accuracy in percent that was measured on so many images, in points.
+
+    It is that of one image more that is right and one that is wrong (Laplace): with few images, all of which are
+    right, it is not 0.
+    """
+    share = (percent / 100 * count + 1) / (count + 2)
+    return 100 * sqrt(share * (1 - share) / (count + 3))
 
 
 def to_dict(probed: Probed) -> dict:

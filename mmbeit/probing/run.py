@@ -12,6 +12,7 @@ from torch import nn
 from mmbeit.apis.data import DataConfig
 from mmbeit.apis.inference import backbone_of, prepare_model, sized
 from mmbeit.apis.model import data_config_of
+from mmbeit.models.backbones.beit import BEiT
 from mmbeit.probing.attentive import AttentiveProbe
 from mmbeit.probing.cache import cached_features
 from mmbeit.probing.extraction import Extractor, Kind
@@ -103,13 +104,12 @@ def probe(
         ValueError: The classes differ, or an option is none of the accepted values; the message names it.
         FeatureError: Features cannot be computed or kept.
     """
-    for place, one in enumerate(probes):
-        if isinstance(one, AttentiveProbe) and one.block is None and place == 0:
-            raise ValueError('the attentive probe needs a block: say which, or put a linear probe before it')
     sources = [read_images(*source) if isinstance(source, tuple) else read_images(source) for source in (train, val)]
     *labels, num_classes = match_classes(*sources)
+    hold_out(labels[0], held_out, seed)  # complains, if at all, before anything slow happens
     model = prepare_model(model, pretrained, device)
     backbone = backbone_of(model)
+    probes = [_prepared(one, probes[:i], backbone) for i, one in enumerate(probes)]
     extractor = Extractor(backbone, sized(data or data_config_of(model), size, backbone.patch_size), amp)
 
     def keep(kind: Kind) -> list[Features]:
@@ -129,8 +129,8 @@ def probe(
     measured = []
     for one in probes:
         if isinstance(one, AttentiveProbe):
-            heads = one.num_heads or backbone.blocks[0].attn.num_heads
-            one = replace(one, block=_block_of(one, measured, extractor.num_blocks), num_heads=heads)
+            if one.block is None:
+                one = replace(one, block=(next((m for m in measured if m.probe == 'linear'), None) or measured[0]).best)
             kind = extractor.patches(one.block)
             if sum(map(len, sources)) * kind.num_bytes(dtype) <= 1e9 * max_gigabytes:
                 features = keep(kind)
@@ -159,10 +159,14 @@ def probe(
     )
 
 
-def _block_of(probe: AttentiveProbe, measured: Sequence[Measured], num_blocks: int) -> int:
-    """Number of the block that an attentive probe looks at, from 0."""
-    if probe.block is None:
-        return (next((one for one in measured if one.probe == 'linear'), None) or measured[0]).best
-    if not -num_blocks <= probe.block < num_blocks:
-        raise ValueError(f'block {probe.block} is not one of the {num_blocks} blocks')
-    return probe.block % num_blocks
+def _prepared(probe: Probe, before: Sequence[Probe], backbone: BEiT) -> Probe:
+    """A probe with what it takes from the backbone; those before it may choose its block."""
+    if not isinstance(probe, AttentiveProbe):
+        return probe
+    depth = len(backbone.blocks)
+    if probe.block is None and not before:
+        raise ValueError('the attentive probe needs a block: say which, or put a linear probe before it')
+    if probe.block is not None and not -depth <= probe.block < depth:
+        raise ValueError(f'block {probe.block} is not one of the {depth} blocks')
+    num_heads = probe.num_heads or backbone.blocks[0].attn.num_heads
+    return replace(probe, block=None if probe.block is None else probe.block % depth, num_heads=num_heads)

@@ -26,12 +26,23 @@ class Training:
         rates: Learning rates; officially 4e-3 alone, for 1024 images in a step.
         batch_size: Images in a step.
         weight_decay: Of AdamW.
+
+    Raises:
+        ValueError: A number is not positive, or there is no rate.
     """
 
     epochs: int = 100
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     batch_size: int = 256
     weight_decay: float = 1e-4
+
+    def __post_init__(self):
+        for name in ('epochs', 'batch_size'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} ({getattr(self, name)}) is not 1 or more')
+        object.__setattr__(self, 'rates', tuple(dict.fromkeys(self.rates)))
+        if not self.rates or min(self.rates) <= 0:
+            raise ValueError(f'rates {self.rates} are not one or more learning rates above 0')
 
     def fit(
         self,

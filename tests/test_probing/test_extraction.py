@@ -116,7 +116,7 @@ def test_identity_is_of_the_geometry_and_the_precision():
             for change in (dict(mean=(0,) * 3), dict(size=40), dict(crop=1.0), dict(interpolation='bilinear'))
         ),
     ]
-    assert all(other.identity() != Extractor(backbone, DATA).identity() for other in others)
+    assert all(other.identity != Extractor(backbone, DATA).identity for other in others)
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])

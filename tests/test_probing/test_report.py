@@ -5,6 +5,7 @@ from io import StringIO
 
 import pytest
 from rich.console import Console
+from scipy.stats import beta
 
 from mmbeit.apis.data import DataConfig
 from mmbeit.probing.report import by_block, by_setting, draw, sentences, standard_error, to_dict
@@ -42,16 +43,19 @@ def test_sentences_say_what_was_measured_on_how_many_images():
     first, linear, knn, attentive, skipped = sentences(PROBED)
     assert first.startswith('1,437 images of 10 classes to train on; 287 of them, held out')
     assert '360 others give val' in first
-    assert linear.startswith('linear: block 2, rate 0.001: 44.0 % of val (standard errors 2.6, of the choice 3.0)')
+    assert linear.startswith('linear: block 2, rate 0.001: 44.0 % of val (standard errors 2.6, of the choice 2.9)')
     assert linear.endswith('that is the smallest rate of the sweep, so try others')
-    assert knn.startswith('kNN: block 1, k 20: 7.0 % of val (standard errors 1.3') and 'sweep' not in knn
+    assert knn.startswith('kNN: block 1, k 20: 7.0 % of val (standard errors 1.4') and 'sweep' not in knn
     assert attentive.startswith('attentive: block 2, rate 0.003: 66.0 %') and 'sweep' not in attentive
     assert skipped == 'images that could not be read, and are left out: 1'
 
 
 def test_standard_error():
-    assert standard_error(50, 100) == pytest.approx(5)
-    assert standard_error(100, 100) == 0
+    for accuracy, count in ((50, 100), (93.1, 360), (100, 6), (0, 6)):
+        right = accuracy / 100 * count
+        # The standard deviation of a beta distribution, which is what is known of a share after so many draws.
+        assert standard_error(accuracy, count) == pytest.approx(100 * beta(right + 1, count - right + 1).std())
+    assert standard_error(50, 10**6) == pytest.approx(0.05, rel=1e-3), 'as in the textbook where there are many'
 
 
 def test_everything_is_in_the_file():

@@ -100,6 +100,31 @@ def test_patches_that_would_fill_the_disk_are_computed_in_every_epoch(write_imag
     assert again.chosen == kept.chosen and again.val == pytest.approx(kept.val)
 
 
+def test_mistakes_are_found_before_anything_slow_happens(write_images, tmp_path, monkeypatch):
+    train, val = write_images(tmp_path / 'train', 12), write_images(tmp_path / 'val', 6, seed=1)
+    monkeypatch.setattr(module, 'cached_features', lambda *_: pytest.fail('features are computed'))
+    with pytest.raises(ValueError, match=r'held_out \(1\) is not above 0 and below 1'):
+        run(tiny_classifier(), train, val, held_out=1)
+    with pytest.raises(ValueError, match='block 4 is not one of the 4 blocks'):
+        run(tiny_classifier(), train, val, KNNProbe(), AttentiveProbe(4))
+    for wrong, message in (
+        (dict(epochs=0), r'epochs \(0\) is not 1 or more'),
+        (dict(batch_size=-1), r'batch_size \(-1\) is not 1 or more'),
+        (dict(rates=()), r'rates \(\) are not one or more learning rates above 0'),
+        (dict(rates=(1e-3, 0)), r'rates \(0.001, 0\) are not one or more learning rates above 0'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Training(**wrong)
+    for ks in ((), (5, 0)):
+        with pytest.raises(ValueError, match=r'ks \(.*\) are not one or more numbers of neighbours'):
+            KNNProbe(ks)
+
+
+def test_settings_given_twice_count_once():
+    assert Training(rates=[1e-3, 1e-2, 1e-3]).rates == (1e-3, 1e-2)
+    assert KNNProbe([5, 5, 1]).ks == (5, 1)
+
+
 def test_size_of_the_images(write_images, tmp_path):
     train, val = write_images(tmp_path / 'train', 12), write_images(tmp_path / 'val', 6, seed=1)
     model = tiny_classifier()

@@ -1,20 +1,25 @@
 """The tool, from a checkpoint to the table, the picture and the file, and in one line what is wrong with its input."""
 
 import json
+import re
 import runpy
+import shlex
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import mmbeit
+from mmbeit.engine.config import find_config
 from mmbeit.resources import resource_root
 
+ROOT = resource_root()
 QUICK = ('--epochs', '3', '--num-workers', '0', '--device', 'cpu')
 
 
 @pytest.fixture(scope='module')
 def main():
-    return runpy.run_path(str(resource_root() / 'tools' / 'probe.py'))['main']
+    return runpy.run_path(str(ROOT / 'tools' / 'probe.py'))['main']
 
 
 @pytest.fixture
@@ -24,7 +29,7 @@ def run(main, data, tmp_path, monkeypatch):
     monkeypatch.delenv('MMBEIT_TRACEBACK', raising=False)
 
     def call(*args, train=data / 'train', val=data / 'val'):
-        main([*map(str, args), '--train', str(train), '--val', str(val), '--out', 'out', *QUICK])
+        main([*QUICK, *map(str, args), '--train', str(train), '--val', str(val), '--out', 'out'])
         return json.loads((tmp_path / 'out' / 'results.json').read_text())
 
     return call
@@ -63,7 +68,7 @@ def test_a_pretrained_model_twice(run, pretrain_config, pretrained, tmp_path, ca
 
 def test_digits_with_weights_as_they_are_drawn(run, tmp_path):
     pytest.importorskip('sklearn')
-    digits = runpy.run_path(str(resource_root() / 'tools' / 'dataset_converters' / 'digits.py'))
+    digits = runpy.run_path(str(ROOT / 'tools' / 'dataset_converters' / 'digits.py'))
     digits['write_digits'](tmp_path / 'digits')
     images = dict(train=tmp_path / 'digits' / 'train', val=tmp_path / 'digits' / 'val')
     model = 'beit_beit-mini-p4_1xb128-amp-coslr-150e_digits'
@@ -93,6 +98,25 @@ def test_options_reach_what_they_are_for(run, finetune_config, finetuned):
     assert results['measured']['knn']['settings'] == [2, 3]
 
 
+def test_commands_of_the_documentation_are_understood():
+    parse = runpy.run_path(str(ROOT / 'tools' / 'probe.py'))['parse_args']
+    text = (ROOT / 'docs' / 'probes.md').read_text() + (ROOT / 'README.md').read_text()
+    commands = re.findall(r'python tools/probe\.py ((?:.*\\\n)*.*)', text)
+    assert len(commands) == 3
+    for command in commands:
+        args = parse(shlex.split(command.replace('\\\n', ' ')))
+        assert args.model == 'MODEL' or find_config(args.model)
+
+
+def test_example_of_the_documentation_runs(finetune_config, finetuned, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'photos').symlink_to(data)
+    code = re.search(r'```python\n(.*?)```', (ROOT / 'docs' / 'probes.md').read_text(), re.DOTALL)[1]
+    names = dict(model=mmbeit.get_model(finetune_config, finetuned / 'epoch_3.pth'))
+    exec(code, names)
+    assert names['probed']['linear'].best in (0, 1)
+
+
 @pytest.fixture
 def refused(run, capsys):
     def call(*args, **kwargs):
@@ -120,6 +144,7 @@ def test_mistakes_are_one_line(refused, finetune_config, finetuned, data, tmp_pa
     assert 'the attentive probe needs a block' in refused(*model, '--kind', 'attentive')
     assert 'block 2 is not one of the 2 blocks' in refused(*model, '--kind', 'attentive', '--block', '2')
     assert 'not a whole number of patches' in refused(*model, '--size', '33')
+    assert 'epochs (0) is not 1 or more' in refused(*model, '--epochs', '0')
     assert 'is not above 0 and below 1' in refused(*model, '--held-out', '1')
     assert 'no such checkpoint' in refused(finetune_config, 'none.pth')
     assert "no config 'nothing'" in refused('nothing')
