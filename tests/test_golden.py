@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
 
 from mmbeit.datasets.transforms.image import random_crop_box
 from mmbeit.datasets.transforms.mask import blockwise_mask, exact_count
 from mmbeit.layers.position import geometric_coordinates, relative_index, resize_rel_pos_table
+from mmbeit.layers.quantizer import NormEMAQuantizer
 
 SCHEDULES = Path(__file__).parents[1] / 'configs' / '_base_' / 'schedules'
 
@@ -226,3 +228,21 @@ def test_learning_rate_of_fine_tuning_and_its_floor_scale_with_the_layer():
         assert rates[25_019] == pytest.approx(4e-3 * layer_scale, rel=1e-9)
         assert rates[25_020] == pytest.approx(4e-3 * layer_scale, rel=1e-9)
         assert rates[-1] == pytest.approx(1.00000099e-6 * layer_scale, rel=1e-7)
+
+
+def test_step_of_the_quantizer():
+    module = NormEMAQuantizer(8, 4, kmeans_init=False)
+    module.codebook.copy_(F.normalize(torch.sin(0.7 * torch.arange(32.0)).view(8, 4), dim=1))
+    z = torch.sin(0.9 * torch.arange(72.0) + 0.5).view(2, 4, 3, 3).requires_grad_()
+    vectors, ids, loss = module(z.flatten(2).transpose(1, 2))
+    vectors = vectors.transpose(1, 2).unflatten(2, (3, 3))
+    (loss + (0.01 * torch.arange(72.0).view_as(vectors) * vectors).sum()).backward()
+    assert ids.flatten().tolist() == [3, 3, 4, 4, 2, 0, 3, 3, 3, 3, 4, 4, 2, 0, 3, 3, 3, 4]
+    found = [loss, *vectors[0, :, 0, 0], *module.codebook[0], *z.grad[0, :, 0, 0]]
+    expected = [
+        *(0.2799194, 0.6478074, 0.2418846, -0.2778004, -0.6668315),
+        *(-0.0061325, 0.4442661, 0.6786040, 0.5848818),
+        *(0.0338236, 0.1400887, 0.0654122, 0.1969700),
+    ]
+    torch.testing.assert_close(torch.stack(found), torch.tensor(expected), rtol=0, atol=5e-7)
+    assert module.cluster_size.tolist() == pytest.approx([0.02, 0, 0.02, 0.09, 0.05, 0, 0, 0])

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 
+from mmbeit.layers.quantizer import code_usage, perplexity
 from mmbeit.registry import METRICS
 
 
@@ -25,12 +26,11 @@ class CodebookUsage(BaseMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         ids, num_codes, errors = zip(*results, strict=True)
-        counts = np.bincount(np.concatenate(ids), minlength=num_codes[0])
-        probs = counts[counts > 0] / counts.sum()
+        counts = torch.from_numpy(np.bincount(np.concatenate(ids), minlength=num_codes[0])).double()
         metrics = {
-            'usage': 100 * len(probs) / len(counts),
-            'dead_codes': len(counts) - len(probs),
-            'perplexity': float(np.exp(-(probs * np.log(probs)).sum())),
+            'usage': float(code_usage(counts)),
+            'dead_codes': int((counts == 0).sum()),
+            'perplexity': float(perplexity(counts)),
         }
         errors = [error for error in errors if not np.isnan(error)]
         return {**metrics, 'error': float(np.mean(errors))} if errors else metrics
