@@ -8,6 +8,7 @@ from mmbeit.models.heads.linear_probe import LinearProbeHead
 from mmbeit.models.heads.mim import MIMHead
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.target_generators.dvae import DVAETokenizer
+from mmbeit.models.target_generators.vqkd import VQKDEncoder, VQKDTokenizer
 
 __all__ = [
     'BEiT',
@@ -18,4 +19,6 @@ __all__ = [
     'MIMHead',
     'MaskedImageModeling',
     'TargetGenerator',
+    'VQKDEncoder',
+    'VQKDTokenizer',
 ]
