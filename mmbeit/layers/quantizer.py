@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
+from mmbeit.layers.autocast import no_autocast
+
 CHUNK = 2**22  # largest number of distances at a time: 16 MiB, which stay in the cache
 
 
@@ -57,11 +59,15 @@ class NormEMAQuantizer(nn.Module):
 
     @property
     def num_codes(self) -> int:
-        return len(self.codebook)
+        return self.codebook.shape[0]
+
+    @property
+    def code_dim(self) -> int:
+        return self.codebook.shape[1]
 
     def forward(self, tokens: Tensor) -> Quantized:
         """Replace tokens (B, N, E), of any length, by the nearest codes. In training, move the codes, too."""
-        with torch.autocast(tokens.device.type, enabled=False):
+        with no_autocast(tokens):
             tokens = F.normalize(tokens.float(), dim=-1)
             flat = tokens.detach().flatten(0, 1)
             if self.training and not self._started:
@@ -108,7 +114,7 @@ class NormEMAQuantizer(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     def extra_repr(self) -> str:
-        return f'num_codes={self.num_codes}, code_dim={self.codebook.shape[1]}, revive_below={self.revive_below}'
+        return f'num_codes={self.num_codes}, code_dim={self.code_dim}, revive_below={self.revive_below}'
 
 
 def nearest_codes(tokens: Tensor, codebook: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from mmbeit.models.algorithms.dvae import DiscreteVAE
 from mmbeit.models.algorithms.mim import MaskedImageModeling
+from mmbeit.models.algorithms.vqkd import VQKD
 from mmbeit.models.backbones.beit import BEiT
 from mmbeit.models.data_preprocessors import MIMDataPreprocessor
 from mmbeit.models.heads.linear_probe import LinearProbeHead
@@ -19,6 +20,7 @@ __all__ = [
     'MIMHead',
     'MaskedImageModeling',
     'TargetGenerator',
+    'VQKD',
     'VQKDEncoder',
     'VQKDTokenizer',
 ]

@@ -1,195 +1,254 @@
+import copy
 import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from builders import TINY, randomize
-from test_checkpoint import official, peers
+from mmengine.model import ExponentialMovingAverage
+from mmengine.registry import MODELS
+from test_checkpoint import official
+from torch import nn
 
-from mmbeit.checkpoint.load import CheckpointError
-from mmbeit.models import VQKDEncoder, VQKDTokenizer
+from mmbeit.checkpoint.formats import from_ours, to_ours
+from mmbeit.engine.optim_wrapper import AutocastOptimWrapper
+from mmbeit.evaluation import CodebookUsage
+from mmbeit.models import VQKD, TargetGenerator, VQKDTokenizer
 
-NUM_CODES, CODE_DIM = 11, 8
-DROPPED = ('decode', 'quantize.embedding.cluster_size', 'quantize.embedding.embed_avg')
-SIZES = dict(arch=TINY, img_size=32, patch_size=8, num_codes=NUM_CODES, code_dim=CODE_DIM)
+NUM_CODES, DIMS = 16, 10
+SIZES = dict(arch=TINY, img_size=32, patch_size=8, num_codes=NUM_CODES, code_dim=8)
+# All parameters of the official models, and those that learn (unilm:beit2/modeling_vqkd.py, teacher 'None').
+COUNTS = {
+    (1, 512): (95_187_488, 94_655_008),
+    (3, 512): (109_361_696, 108_829_216),
+    (1, 768): (95_384_352, 94_851_872),
+}
 
 
-def tiny_encoder(**kwargs):
-    """A randomised encoder with one code for 8 x 8 pixels."""
-    return randomize(VQKDEncoder(**{**SIZES, 'kmeans_init': False, **kwargs}))
+class ColorTeacher(TargetGenerator):
+    """Features of a patch that follow from its mean colour."""
+
+    embed_dims = DIMS
+
+    def __init__(self, patch_size=8):
+        super().__init__()
+        self.pool = nn.AvgPool2d(patch_size)
+        self.norm = nn.BatchNorm1d(3)  # in training mode it would change
+        self.proj = nn.Linear(3, DIMS)
+        self.requires_grad_(False).eval()
+
+    def targets(self, images):
+        return self.proj(self.norm(self.pool(images).flatten(2) - 0.5).transpose(1, 2))
 
 
-def tokenizer_from(state, tmp_path, **kwargs):
-    torch.save(state, tmp_path / 'weights.pth')
-    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'weights.pth'))
-    return VQKDTokenizer(**{**SIZES, **kwargs}, init_cfg=init_cfg)
+def build(teacher=True, num_decoder_layers=1, **kwargs):
+    """A model that is not randomised, so that it learns; its codebook starts by k-means."""
+    model = VQKD(
+        {**SIZES, **kwargs}, num_decoder_layers, dict(type=ColorTeacher) if teacher else None, None if teacher else DIMS
+    )
+    model.init_weights()
+    return model
+
+
+def state_of(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def identical(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def train(model, num_steps, lr=2e-3, images=None):
+    """Under autocast, on random colours; gives the losses of each step."""
+    model.train()
+    wrapper = AutocastOptimWrapper(optimizer=torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99)))
+    average, history = ExponentialMovingAverage(model), []
+    for _ in range(num_steps):
+        batch = torch.rand(8, 3, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3) if images is None else images
+        with wrapper.optim_context(model):
+            losses = model(batch, mode='loss')
+        loss, _ = model.parse_losses(losses)
+        wrapper.update_params(loss)
+        average.update_parameters(model)
+        history.append({name: value.item() for name, value in losses.items()})
+    return history
 
 
 @pytest.fixture
 def images():
-    return torch.rand(2, 3, 32, 32)
+    return torch.rand(2, 3, 32, 48)
 
 
-# ---- encoder ----
+# ---- the loss ----
 
 
-def test_code_is_the_nearest_to_the_projected_patch(images):
-    model = tiny_encoder()
-    tokens = model.encoder(2 * images - 1)[0][:, 1:]
-    tokens = model.encode_task_layer[2](torch.tanh(model.encode_task_layer[0](tokens)))
-    similarities = F.normalize(tokens, dim=-1) @ model.quantizer.codebook.t()
-    vectors, ids, loss = model(images)
-    assert torch.equal(ids, similarities.argmax(dim=-1))
-    torch.testing.assert_close(vectors, model.quantizer.codebook[ids])
-    assert loss > 0
+def test_losses_are_one_minus_cosine_and_commitment(images):
+    model = randomize(build(kmeans_init=False))
+    vectors, ids, commitment = model.tokenizer(images)
+    tokens = model.decoder(vectors.transpose(1, 2).unflatten(2, (4, 6)))[0][:, 1:]
+    features = model.decode_task_layer[2](torch.tanh(model.decode_task_layer[0](tokens)))
+    targets = model.teacher(images)
+    cosines = [(f @ t / f.norm() / t.norm()).item() for f, t in zip(features[0], targets[0], strict=True)]
+    cosines += [(f @ t / f.norm() / t.norm()).item() for f, t in zip(features[1], targets[1], strict=True)]
+    losses = model(images, mode='loss')
+    assert losses['loss_reconstruction'].item() == pytest.approx(1 - sum(cosines) / len(cosines), abs=1e-6)
+    assert torch.equal(losses['loss_commitment'], commitment)
+    assert 1 < losses['perplexity'] <= len(ids.unique())
+    torch.testing.assert_close(model(images), features)
 
 
-@pytest.mark.parametrize('size', [(32, 32), (24, 48), (64, 40)])
-def test_images_of_any_size_that_is_a_whole_number_of_patches(size):
-    model = tiny_encoder()
-    vectors, ids, _ = model(torch.rand(2, 3, *size))
-    assert ids.shape == (2, size[0] // 8 * size[1] // 8)
-    assert vectors.shape == (*ids.shape, CODE_DIM)
+def test_every_parameter_of_encoder_and_decoder_learns(images):
+    model = randomize(build(num_decoder_layers=2))
+    model.parse_losses(model(images, mode='loss'))[0].backward()
+    assert not [name for name, parameter in model.named_parameters() if not parameter.grad.any()]
+    model.zero_grad()
+    model(images, mode='loss')['loss_reconstruction'].backward()  # passes the codes by
+    assert model.tokenizer.encoder.patch_embed.proj.weight.grad.abs().max() > 0
 
 
-def test_patches_are_counted_row_by_row():
-    model = tiny_encoder(img_size=(24, 48))
-    images = torch.rand(1, 3, 24, 48).requires_grad_()
-    model.encoder.blocks = torch.nn.ModuleList([torch.nn.Identity()])  # patches do not see each other
-    model.encoder.blocks[0].forward = lambda x, bias: x
-    model.encoder.out_indices = (0,)
-    model(images).vectors[0, 6 + 2].sum().backward()  # row 1, column 2
-    rows, columns = images.grad[0].abs().sum(dim=0).nonzero().unbind(dim=1)
-    assert rows.unique().tolist() == list(range(8, 16))
-    assert columns.unique().tolist() == list(range(16, 24))
+def test_training_reduces_both_losses():
+    model = build()
+    history = train(model, 150)
+    first, last = history[0], {name: sum(step[name] for step in history[-10:]) / 10 for name in history[0]}
+    assert last['loss_reconstruction'] < first['loss_reconstruction'] / 3
+    assert last['loss_commitment'] < 0.05
+    assert last['perplexity'] > 4
 
 
-def test_images_are_scaled_whatever_their_values_are(images):
-    """Officially a dark batch would be scaled like any other, but one with a value above 1 would not."""
-    model = tiny_encoder()
-    for factor in (1 / 255, 1.0, 1.001):
-        torch.testing.assert_close(model.normalize(factor * images), 2 * factor * images - 1)
+@torch.no_grad()
+def test_predictions_are_what_the_metric_takes(images):
+    model = randomize(build(kmeans_init=False))
+    predictions = model(images, mode='predict')
+    vectors, ids, _ = model.tokenizer(images)
+    for i, prediction in enumerate(predictions):
+        assert torch.equal(prediction['ids'], ids[i].view(4, 6))
+        features = model(images)[i]
+        errors = 1 - torch.cosine_similarity(features, model.teacher(images)[i], dim=-1)
+        torch.testing.assert_close(prediction['error'], errors.mean())
+    metric = CodebookUsage()
+    metric.process({}, predictions)
+    assert metric.evaluate(2)['codebook/usage'] == 100 * len(ids.unique()) / NUM_CODES
+    assert 'error' not in build(teacher=False)(images, mode='predict')[0]
 
 
-def test_process_types(images):
-    assert torch.equal(tiny_encoder(process_type='dall-e').normalize(images), images)
-    normalized = tiny_encoder(process_type='imagenet_norm').normalize(images)
-    for channel, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
-        torch.testing.assert_close(normalized[:, channel], (images[:, channel] - mean) / std)
-    with pytest.raises(ValueError, match="process_type 'clip' is not one of"):
-        tiny_encoder(process_type='clip')
+def test_evaluation_changes_nothing(images):
+    model = build()
+    train(model, 2)
+    before = state_of(model)
+    model.eval()
+    for mode in ('loss', 'predict', 'tensor'):
+        model(images, mode=mode)
+    assert identical(before, state_of(model))
 
 
-def test_projection_and_codes_are_float32_under_autocast(images):
-    model, dtypes = tiny_encoder(), []
-    model.encode_task_layer.register_forward_hook(lambda *args: dtypes.append(args[-1].dtype))
-    model.encoder.blocks[0].mlp.register_forward_hook(lambda *args: dtypes.append(args[-1].dtype))
-    with torch.autocast('cpu', torch.bfloat16):
-        assert model(images).vectors.dtype == torch.float32
-    assert dtypes == [torch.bfloat16, torch.float32]
+# ---- the teacher ----
 
 
-def test_initialisation_is_the_official_one():
-    model = VQKDEncoder(**{**SIZES, 'arch': {**TINY, 'embed_dims': 96}})
-    model.init_weights()
-    for layer in (model.encode_task_layer[0], model.encoder.blocks[0].attn.qkv):
-        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1)
-        assert layer.weight.abs().max() > 0.05, 'not cut at one sigma'
-    assert not model.encode_task_layer[0].bias.any()
-    for layer, block in enumerate(model.encoder.blocks, 1):
-        assert block.mlp.fc2.weight.std().item() == pytest.approx(0.02 / (2 * layer) ** 0.5, rel=0.1)
-    assert model.encoder.pos_embed.std().item() == pytest.approx(0.02, rel=0.1)
-    torch.testing.assert_close(model.quantizer.codebook.norm(dim=1), torch.ones(NUM_CODES))
+def test_teacher_and_frozen_tokenizer_are_bit_identical_after_50_training_steps(tmp_path):
+    model = build()
+    train(model, 1)
+    torch.save(model.state_dict(), tmp_path / 'vqkd.pth')
+    tokenizer = VQKDTokenizer(**SIZES, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'vqkd.pth')))
+    mim = MODELS.build(
+        dict(
+            type='mmbeit.MaskedImageModeling',
+            backbone=dict(
+                type='mmbeit.BEiT',
+                arch=dict(TINY),
+                img_size=32,
+                patch_size=8,
+                rel_pos_bias='shared',
+                mask_token=True,
+                out_type='raw',
+            ),
+            head=dict(type='mmbeit.MIMHead', num_codes=NUM_CODES),
+        )
+    )
+    mim.__dict__['target_generator'] = tokenizer
+    tokenizer.init_weights()
+    frozen = [model.teacher, tokenizer]
+    before, weights = [state_of(module) for module in frozen], [state_of(model), state_of(mim)]
+
+    wrapper = AutocastOptimWrapper(optimizer=torch.optim.AdamW(mim.parameters(), lr=0.01))
+    for _ in range(50):
+        train(model, 1)
+        view = torch.rand(2, 3, 32, 32)
+        mask = [dict(mask=torch.rand(4, 4) < 0.5) for _ in range(2)]
+        samples = [type('Sample', (), sample) for sample in mask]
+        mim.train()
+        with wrapper.optim_context(mim):
+            loss = mim((view, view), samples, mode='loss')['loss']
+        wrapper.update_params(loss)
+    assert all(identical(state, state_of(module)) for state, module in zip(before, frozen, strict=True))
+    assert not any(module.training for root in frozen for module in root.modules())
+    assert not any(parameter.requires_grad for root in frozen for parameter in root.parameters())
+    for state, module in zip(weights, (model, mim), strict=True):
+        assert not any(torch.equal(state[name], parameter) for name, parameter in module.named_parameters())
 
 
-# ---- tokenizer ----
+def test_teacher_is_no_part_of_the_model():
+    model = build()
+    average = ExponentialMovingAverage(model)
+    hidden = set(model.teacher.modules())
+    for module in (model, average):
+        assert not hidden & set(module.modules())
+        assert not {id(p) for p in model.teacher.parameters()} & {id(p) for p in module.parameters()}
+        assert not any('teacher' in key for key in module.state_dict())
+    assert copy.deepcopy(model).teacher is model.teacher
+    model.to('meta')
+    assert {parameter.device.type for parameter in model.teacher.parameters()} == {'meta'}
 
 
-def test_tokenizer_is_frozen_and_gives_the_ids_of_its_encoder(images):
-    model = randomize(VQKDTokenizer(**SIZES))
-    assert model.num_codes == NUM_CODES and model.stride == 8
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    ids = model.train()(images)
-    assert ids.shape == (2, 16) and len(ids.unique()) > 1
-    assert torch.equal(ids, model.network(images).ids)
-    assert not any(module.training for module in model.modules())
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+def test_widths_have_to_agree(images):
+    with pytest.raises(ValueError, match=r'target_dims \(None\).*NoneType.*found none'):
+        VQKD(SIZES, 1)
+    with pytest.raises(ValueError, match=r'target_dims \(12\).*ColorTeacher.*\[10, 12\]'):
+        VQKD(SIZES, 1, dict(type=ColorTeacher), target_dims=12)
+    with pytest.raises(ValueError, match='without a teacher'):
+        build(teacher=False)(images, mode='loss')
+    coarse = VQKD(SIZES, 1, dict(type=ColorTeacher, patch_size=16))
+    with pytest.raises(ValueError, match=r'teacher gives features \(2, 6, 10\), the decoder \(2, 24, 10\)'):
+        coarse(images, mode='loss')
+    with pytest.raises(ValueError, match="mode 'losses' is not one of"):
+        coarse(images, mode='losses')
 
 
-def test_tokenizer_has_the_official_sizes_by_default():
+# ---- sizes, and what is saved ----
+
+
+@pytest.mark.parametrize(('num_decoder_layers', 'target_dims'), COUNTS)
+def test_parameters_are_as_many_as_officially(num_decoder_layers, target_dims):
+    """Of what does not learn, all are parameters officially: the codebook, and two buffers that nothing reads."""
     with torch.device('meta'):
-        model = VQKDTokenizer()
-    assert (model.num_codes, model.stride) == (8192, 16)
-    shapes = official.vqkd()
-    theirs = sum(math.prod(shape) for name, shape in shapes.items() if not name.startswith(DROPPED))
-    assert sum(tensor.numel() for tensor in model.state_dict().values()) == theirs
+        model = VQKD({}, num_decoder_layers, target_dims=target_dims)
+    learnable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    buffers = {name: buffer.numel() for name, buffer in model.tokenizer.quantizer.named_buffers()}
+    assert buffers == dict(codebook=8192 * 32, cluster_size=8192, initted=1)
+    total = learnable + 2 * buffers['codebook'] + buffers['cluster_size']
+    assert (total, learnable) == COUNTS[num_decoder_layers, target_dims]
+    shapes = official.vqkd(decoder_depth=num_decoder_layers, target=target_dims)
+    theirs = sum(math.prod(shape) for name, shape in shapes.items() if 'initted' not in name and '.cluster' not in name)
+    assert theirs + buffers['cluster_size'] == total
 
 
-@pytest.mark.parametrize('container', ['model', 'state_dict'])
-def test_tokenizer_from_an_official_file(container, images, tmp_path):
-    """With its decoder, and what training leaves in it besides."""
-    state = official.random(official.vqkd(dim=24, depth=4))
-    state['encoder.pos_embed'] = torch.randn(1, 17, 24)
+def test_official_weights_go_in_and_out(images):
+    state = official.random(official.vqkd(dim=24, depth=4, decoder_depth=2, target=DIMS))
+    state |= {'encoder.pos_embed': torch.randn(1, 17, 24), 'decoder.pos_embed': torch.randn(1, 17, 24)}
     state['encoder.patch_embed.proj.weight'] = torch.randn(24, 3, 8, 8)
-    state['quantize.embedding.initted'] = torch.ones(1)
-    state |= {'teacher_model.visual.proj': torch.randn(4, 4), 'scaling_layer.shift': torch.randn(1, 3, 1, 1)}
-    model = tokenizer_from({container: state}, tmp_path, num_codes=8192, code_dim=32)
-    assert len(model(images).unique()) > 1  # loads
-    network = model.network
-    assert torch.equal(network.quantizer.codebook, state['quantize.embedding.weight'])
-    assert torch.equal(network.quantizer.cluster_size, state['quantize.cluster_size'])
-    assert torch.equal(network.encoder.norm.weight, state['encoder.fc_norm.weight'])
-    assert torch.equal(network.encoder.blocks[3].attn.q_bias, state['encoder.blocks.3.attn.q_bias'])
-    assert torch.equal(network.encode_task_layer[2].bias, state['encode_task_layer.2.bias'])
+    ours, _ = to_ours(state)
+    model = build(num_decoder_layers=2, num_codes=8192, code_dim=32)
+    model.load_state_dict(ours)
+    assert torch.equal(model.tokenizer.quantizer.cluster_size, state['quantize.cluster_size'])
+    back, table = from_ours(model.state_dict(), 'official')
+    assert table.kind == 'vqkd' and back.keys() == state.keys()
+    vestigial = ('quantize.embedding.cluster_size', 'quantize.embedding.embed_avg')
+    assert all(torch.equal(value, state[name]) for name, value in back.items() if name not in vestigial)
 
 
-def test_tokenizer_from_a_file_of_mmpretrain(images, tmp_path):
-    theirs = peers.tiny_mm_vqkd()
-    theirs.quantize.embedding.initted.fill_(1)
-    ours = tokenizer_from({'state_dict': theirs.state_dict()}, tmp_path)
-    assert torch.equal(ours(images), theirs(2 * images - 1))
-
-
-def test_tokenizer_from_an_encoder_of_ours(images, tmp_path):
-    encoder = tiny_encoder()
-    ours = tokenizer_from(encoder.state_dict(), tmp_path)
-    assert torch.equal(ours(images), encoder(images).ids)
-    assert {name.removeprefix('network.') for name in ours.state_dict()} == set(encoder.state_dict())
-
-
-def test_tokenizer_for_images_of_another_size(tmp_path):
-    encoder, images = tiny_encoder(), torch.rand(1, 3, 48, 48)
-    ours = tokenizer_from(encoder.state_dict(), tmp_path, img_size=48)
-    assert torch.equal(ours(images), encoder(images).ids)
-
-
-def test_codebook_that_was_never_started_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match='never started'):
-        tokenizer_from(tiny_encoder(kmeans_init=True).state_dict(), tmp_path).init_weights()
-
-
-@pytest.mark.parametrize(
-    ('change', 'message'),
-    [
-        (lambda state: state.pop('quantizer.codebook'), 'quantizer.codebook'),
-        (lambda state: state.update(extra=torch.zeros(2)), 'extra'),
-        (lambda state: state.update({'encode_task_layer.2.bias': torch.zeros(9)}), r'encode_task_layer\.2'),
-    ],
-)
-def test_incomplete_file_is_refused(change, message, tmp_path):
-    state = tiny_encoder().state_dict()
-    change(state)
-    with pytest.raises(CheckpointError, match=message):
-        tokenizer_from(state, tmp_path).init_weights()
-
-
-def test_file_of_another_kind_is_refused(tmp_path):
-    state = official.random(official.classifier(dim=24, depth=4, heads=3, classes=7))
-    with pytest.raises(CheckpointError, match="kind 'classifier'"):
-        tokenizer_from(state, tmp_path).init_weights()
-
-
-def test_file_of_another_size_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match='does not fit VQKDTokenizer'):
-        tokenizer_from(tiny_encoder().state_dict(), tmp_path, num_codes=12).init_weights()
+def test_tokenizer_from_a_checkpoint_of_training(images, tmp_path):
+    model = build()
+    train(model, 3)
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / 'epoch_1.pth')
+    tokenizer = VQKDTokenizer(**SIZES, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'epoch_1.pth')))
+    model.eval()
+    assert torch.equal(tokenizer(images), model.tokenizer(images).ids)
+    assert torch.equal(tokenizer(images), torch.stack([p['ids'].flatten() for p in model(images, mode='predict')]))

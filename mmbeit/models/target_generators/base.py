@@ -9,11 +9,13 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from mmbeit.checkpoint.load import CheckpointError
+from mmbeit.layers.autocast import no_autocast
 
 
 class TargetGenerator(BaseModule, ABC):
     """Frozen network from images in [0, 1] to one target per patch: ids (B, N) or features (B, N, D).
 
+    The attribute `num_codes` is the number of ids, `embed_dims` the width D, `stride` the side of a patch in pixels.
     It owns the normalisation that it was trained with. It is always in eval mode, gives no gradient, and runs in
     float32 whatever autocast says and the model is cast to, since ids near a tie would flip.
 
@@ -34,7 +36,7 @@ class TargetGenerator(BaseModule, ABC):
     def forward(self, images: Tensor) -> Tensor:
         if not self.is_init:  # Runner.test() and inference do not call it, and random targets would not show
             self.init_weights()
-        with torch.autocast(images.device.type, enabled=False):
+        with no_autocast(images):
             return self.targets(images.float())
 
     def init_weights(self) -> None:

@@ -1,11 +1,11 @@
 """BEiT v2's visual tokens: the codes of VQ-KD."""
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmbeit.checkpoint.formats import to_ours, unwrap
+from mmbeit.checkpoint.formats import to_ours, unwrap, vqkd_encoder
 from mmbeit.checkpoint.load import CheckpointError
+from mmbeit.layers.autocast import no_autocast
 from mmbeit.layers.init import init_transformer_
 from mmbeit.layers.quantizer import NormEMAQuantizer, Quantized
 from mmbeit.models.backbones.beit import BEiT
@@ -73,7 +73,7 @@ class VQKDEncoder(BaseModule):
     def forward(self, images: Tensor) -> Quantized:
         """Codes of images (B, 3, height, width) in [0, 1]; N patches, row by row."""
         tokens = self.encoder(self.normalize(images))[-1][:, 1:]  # (B, N, D)
-        with torch.autocast(images.device.type, enabled=False):
+        with no_autocast(images):
             return self.quantizer(self.encode_task_layer(tokens.float()))
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -145,11 +145,7 @@ class VQKDTokenizer(TargetGenerator):
         state, found = to_ours(unwrap(state))
         if not found.kind.startswith('vqkd'):
             raise CheckpointError(f'expected the weights of VQ-KD, but they are of a {found.table}')
-        state = {key.removeprefix('tokenizer.'): value for key, value in state.items()}
+        state = vqkd_encoder(state) if found.kind == 'vqkd' else state
         if not state['quantizer.initted']:
             raise CheckpointError('the codebook of these weights was never started: they were saved before training')
-        return {
-            f'network.{key}': value
-            for key, value in state.items()
-            if not key.startswith(('decoder.', 'decode_task_layer.'))
-        }
+        return {f'network.{key}': value for key, value in state.items()}
