@@ -9,6 +9,7 @@ from mmbeit.models.heads.linear_probe import LinearProbeHead
 from mmbeit.models.heads.mim import MIMHead
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.target_generators.dvae import DVAETokenizer
+from mmbeit.models.target_generators.teachers import TimmTeacher, TransformersTeacher
 from mmbeit.models.target_generators.vqkd import VQKDEncoder, VQKDTokenizer
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     'MIMHead',
     'MaskedImageModeling',
     'TargetGenerator',
+    'TimmTeacher',
+    'TransformersTeacher',
     'VQKD',
     'VQKDEncoder',
     'VQKDTokenizer',
