@@ -7,6 +7,7 @@ from mmbeit.models.backbones.beit import BEiT
 from mmbeit.models.data_preprocessors import MIMDataPreprocessor
 from mmbeit.models.heads.linear_probe import LinearProbeHead
 from mmbeit.models.heads.mim import MIMHead
+from mmbeit.models.necks.patch_aggregation import PatchAggregationNeck
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.target_generators.dvae import DVAETokenizer
 from mmbeit.models.target_generators.teachers import TimmTeacher, TransformersTeacher
@@ -20,6 +21,7 @@ __all__ = [
     'MIMDataPreprocessor',
     'MIMHead',
     'MaskedImageModeling',
+    'PatchAggregationNeck',
     'TargetGenerator',
     'TimmTeacher',
     'TransformersTeacher',
