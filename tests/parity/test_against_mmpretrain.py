@@ -106,7 +106,7 @@ def test_pretraining_logits_and_loss_against_mmpretrain():
     close(ours.predict_tokens(images, flat), theirs.head.cls_head(tokens[:, 1:][flat]))
     tokenizer_logits = torch.randn(2, NUM_CODES, 4, 4)
     ids = tokenizer_logits.argmax(dim=1).flatten(1)
-    loss = ours.head.loss(ours.backbone(images, flat)[-1], ids, flat)['loss']
+    loss = ours.head.loss(ours.streams(images, flat), ids, flat)['loss']
     close(loss, theirs.head.loss(tokens, tokenizer_logits, mask))
 
 
