@@ -98,9 +98,11 @@ def test_files_of_mmpretrain_still_load_into_its_own_models(tmp_path):
     assert same(other, theirs)
 
 
-@pytest.mark.parametrize('format', ['official', 'hf', 'mmbeit'])
-def test_fine_tuning_starts_from_the_pretrained_backbone_of_any_format(format, tmp_path):
-    mim = tiny_mim()
+@pytest.mark.parametrize(
+    ('format', 'v2'), [('official', False), ('hf', False), ('mmbeit', False), ('official', True), ('mmbeit', True)]
+)
+def test_fine_tuning_starts_from_the_pretrained_backbone_of_any_format(format, v2, tmp_path):
+    mim = tiny_mim(v2=v2)
     path = write(from_ours(mim.state_dict(), format)[0], tmp_path, 'model' if format != 'hf' else 'folder')
     init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
     for size in (32, 48):
