@@ -8,11 +8,19 @@ from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
 
 from mmbeit.engine.optim_wrapper import AutocastOptimWrapper
-from mmbeit.models import DVAETokenizer, MIMDataPreprocessor, TargetGenerator
+from mmbeit.models import DVAETokenizer, MIMDataPreprocessor, TargetGenerator, VQKDTokenizer
 
 TOKENIZER = dict(type='mmbeit.DVAETokenizer', num_codes=NUM_CODES, width=8, num_groups=4, num_blocks=1)
 
 
+TOKENIZER_V2 = dict(
+    type='mmbeit.VQKDTokenizer',
+    arch=dict(embed_dims=24, num_layers=1, num_heads=3, feedforward_channels=48),
+    img_size=32,
+    patch_size=8,
+    num_codes=NUM_CODES,
+    code_dim=8,
+)
 V2_LOSSES = ('loss_mim', 'accuracy_mim', 'loss_cls', 'accuracy_cls')
 VERSIONS = pytest.mark.parametrize('v2', [False, True], ids=['v1', 'v2'])
 
@@ -41,7 +49,7 @@ def config(target_generator=TOKENIZER, v2=False, neck=None, shared=True, **kwarg
 def build(*args, **kwargs):
     """The model of that config, all weights random."""
     model = MODELS.build(config(*args, **kwargs))
-    if isinstance(model.target_generator, DVAETokenizer):
+    if isinstance(model.target_generator, (DVAETokenizer, VQKDTokenizer)):
         randomize(model.target_generator)
     return randomize(model)
 
@@ -300,7 +308,7 @@ def test_copies_of_the_model_share_its_target_generator():
 
 @VERSIONS
 def test_target_generator_is_bit_identical_after_training_steps_with_autocast_and_averaging(v2, batch):
-    model = build(drop_path_rate=0.1, v2=v2).train()
+    model = build(TOKENIZER_V2 if v2 else TOKENIZER, drop_path_rate=0.1, v2=v2).train()
     average = ExponentialMovingAverage(model)
     before, weights = state_of(model.target_generator), state_of(model)
     wrapper = AutocastOptimWrapper(optimizer=torch.optim.AdamW(model.parameters(), lr=0.01))
@@ -311,7 +319,12 @@ def test_target_generator_is_bit_identical_after_training_steps_with_autocast_an
         average.update_parameters(model)
     after = state_of(model.target_generator)
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
-    assert not torch.equal(weights['head.fc.weight'], model.head.fc.weight)
+    for key in (
+        'head.fc.weight',
+        'backbone.blocks.0.mlp.fc1.weight',
+        *(['neck.blocks.0.mlp.fc1.weight'] if v2 else []),
+    ):
+        assert not torch.equal(weights[key], model.state_dict()[key]), key
 
 
 def test_target_generator_runs_in_float32_under_autocast_and_whatever_the_model_is_cast_to(batch):
