@@ -115,6 +115,17 @@ def test_fine_tuning_starts_from_the_pretrained_backbone_of_any_format(format, v
         assert backbone.fc_norm.weight.eq(1).all()
 
 
+@pytest.mark.parametrize(
+    ('format', 'shared'),
+    [('official', True), ('official', False), ('mmpretrain', True), ('mmbeit', True), ('mmbeit', False)],
+)
+def test_pretraining_of_v2_goes_on_from_the_weights_of_any_format(format, shared, tmp_path):
+    model, other = (tiny_mim(v2=True, shared=shared) for _ in range(2))
+    path = write(from_ours(model.state_dict(), format)[0], tmp_path, 'model')
+    assert load_into(other, path).format.kind == 'mim_v2'
+    assert same(other, model)
+
+
 def test_size_of_the_image_may_change_between_formats(classifier, tmp_path):
     path = write(from_ours(classifier.state_dict(), 'hf')[0], tmp_path, 'folder')
     larger = tiny_classifier(img_size=48)
