@@ -341,13 +341,25 @@ def test_parameters_of_official_classifiers(arch, img_size, patch_size, num_para
     assert sum(p.numel() for module in (backbone, head) for p in module.parameters()) == num_parameters
 
 
-@pytest.mark.parametrize(('arch', 'num_parameters'), [('base', 91_965_776), ('large', 311_534_016)])
-def test_parameters_of_official_pretraining_models(arch, num_parameters):
-    backbone = dict(type='mmbeit.BEiT', arch=arch, rel_pos_bias='shared', mask_token=True, out_type='raw')
+@pytest.mark.parametrize(
+    ('arch', 'early_layers', 'shared', 'num_parameters'),
+    [
+        ('base', None, True, 91_965_776),
+        ('large', None, True, 311_534_016),
+        ('base', 9, True, 106_143_056),
+        ('base', 9, False, 112_444_240),
+        ('large', 21, True, 336_728_512),
+    ],
+)
+def test_parameters_of_official_pretraining_models(arch, early_layers, shared, num_parameters):
+    cfg = dict(
+        type='mmbeit.MaskedImageModeling',
+        backbone=dict(type='mmbeit.BEiT', arch=arch, rel_pos_bias='shared', mask_token=True, out_type='raw'),
+        neck=early_layers and dict(type='mmbeit.PatchAggregationNeck', early_layers=early_layers),
+        head=dict(type='mmbeit.MIMHead', shared=shared),
+    )
     with torch.device('meta'):
-        model = MODELS.build(
-            dict(type='mmbeit.MaskedImageModeling', backbone=backbone, head=dict(type='mmbeit.MIMHead'))
-        )
+        model = MODELS.build(cfg)
     assert sum(p.numel() for p in model.parameters()) == num_parameters
 
 
