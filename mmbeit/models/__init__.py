@@ -7,6 +7,7 @@ from mmbeit.models.backbones.beit import BEiT
 from mmbeit.models.data_preprocessors import MIMDataPreprocessor
 from mmbeit.models.heads.linear_probe import LinearProbeHead
 from mmbeit.models.heads.mim import MIMHead
+from mmbeit.models.necks.feature_pyramid import FeaturePyramid
 from mmbeit.models.necks.patch_aggregation import PatchAggregationNeck
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.target_generators.beit_teacher import BEiTTeacher
@@ -19,6 +20,7 @@ __all__ = [
     'BEiTTeacher',
     'DVAETokenizer',
     'DiscreteVAE',
+    'FeaturePyramid',
     'LinearProbeHead',
     'MIMDataPreprocessor',
     'MIMHead',
