@@ -9,6 +9,7 @@ from mmbeit.models.heads.linear_probe import LinearProbeHead
 from mmbeit.models.heads.mim import MIMHead
 from mmbeit.models.necks.feature_pyramid import FeaturePyramid
 from mmbeit.models.necks.patch_aggregation import PatchAggregationNeck
+from mmbeit.models.norms import CPUSyncBN
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.target_generators.beit_teacher import BEiTTeacher
 from mmbeit.models.target_generators.dvae import DVAETokenizer
@@ -18,6 +19,7 @@ from mmbeit.models.target_generators.vqkd import VQKDEncoder, VQKDTokenizer
 __all__ = [
     'BEiT',
     'BEiTTeacher',
+    'CPUSyncBN',
     'DVAETokenizer',
     'DiscreteVAE',
     'FeaturePyramid',
