@@ -8,6 +8,7 @@ from mmbeit.models.data_preprocessors import MIMDataPreprocessor
 from mmbeit.models.heads.linear_probe import LinearProbeHead
 from mmbeit.models.heads.mim import MIMHead
 from mmbeit.models.necks.feature_pyramid import FeaturePyramid
+from mmbeit.models.necks.map_norm import MapNorm
 from mmbeit.models.necks.patch_aggregation import PatchAggregationNeck
 from mmbeit.models.norms import CPUSyncBN
 from mmbeit.models.target_generators.base import TargetGenerator
@@ -24,6 +25,7 @@ __all__ = [
     'DiscreteVAE',
     'FeaturePyramid',
     'LinearProbeHead',
+    'MapNorm',
     'MIMDataPreprocessor',
     'MIMHead',
     'MaskedImageModeling',
