@@ -13,6 +13,7 @@ _APIS = {
     'DataConfig': 'mmbeit.apis.data',
     'inference_model': 'mmbeit.apis.inference',
     'ImageClassificationInferencer': 'mmbeit.apis.classification',
+    'SegmentationInferencer': 'mmbeit.apis.segmentation',
     'FeatureExtractor': 'mmbeit.apis.features',
     'MaskedImageModelingInferencer': 'mmbeit.apis.tokens',
 }

@@ -9,10 +9,12 @@ from torch import nn
 
 from mmbeit.apis.classification import ImageClassificationInferencer
 from mmbeit.apis.inferencer import Inferencer, prepare_model
+from mmbeit.apis.segmentation import SegmentationInferencer
 from mmbeit.apis.tokens import MaskedImageModelingInferencer
 
 INFERENCERS: tuple[type[Inferencer], ...] = (
     MaskedImageModelingInferencer,
+    SegmentationInferencer,
     ImageClassificationInferencer,
 )
 
@@ -23,8 +25,8 @@ def inference_model(model: nn.Module | str | os.PathLike | Config, inputs: Any, 
     Args:
         model: A model, or what :func:`mmbeit.get_model` takes.
         inputs: A picture, a list of pictures, or a folder.
-        options: Of the inferencer that fits (:class:`mmbeit.ImageClassificationInferencer` or
-            :class:`mmbeit.MaskedImageModelingInferencer`), or of its call.
+        options: Of the inferencer that fits (:class:`mmbeit.ImageClassificationInferencer`,
+            :class:`mmbeit.SegmentationInferencer` or :class:`mmbeit.MaskedImageModelingInferencer`), or of its call.
 
     Returns:
         A result, a list of results, or a dict of results by path, see the inferencer.
@@ -40,7 +42,7 @@ def inference_model(model: nn.Module | str | os.PathLike | Config, inputs: Any, 
     kind = next((kind for kind in INFERENCERS if kind.fits(model)), None)
     if kind is None:
         raise TypeError(
-            f'no inferencer fits {type(model).__name__}: it neither classifies nor predicts tokens; '
+            f'no inferencer fits {type(model).__name__}: it neither classifies, nor segments, nor predicts tokens; '
             'FeatureExtractor is for all'
         )
     if foreign := given.keys() - call_options(kind):
