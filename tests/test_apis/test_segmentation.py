@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from builders import TINY
 from mmengine.config import Config, ConfigDict
 from PIL import Image
 
@@ -12,9 +13,10 @@ import mmbeit
 from mmbeit import DataConfig, SegmentationInferencer
 from mmbeit.apis.images import ImageError
 from mmbeit.apis.segmentation import classes_at, palette, slide, window_corners
+from mmbeit.checkpoint.formats import from_ours
 
 pytest.importorskip('mmseg.models')
-from test_checkpoint.peers import segmentor_cfg, tiny_segmentor  # noqa: E402
+from test_checkpoint.peers import randomize_norms, segmentor_cfg, tiny_segmentor  # noqa: E402
 
 DATA = DataConfig((100, 110, 120), (50, 55, 60), 32, 1.0, 'bilinear')
 CLASSES = list('abcdefg')
@@ -166,3 +168,28 @@ def test_the_recipe_says_how_large_pictures_are():
         )
     )
     assert DataConfig.from_config(cfg) == DataConfig([1.0] * 3, [2.0] * 3, 640, 1.0, 'bilinear')
+
+
+SMALL = dict(
+    backbone=dict(arch=dict(_delete_=True, **TINY), img_size=32, patch_size=8, out_indices=(0, 1, 2, 3), init_cfg=None),
+    neck=dict(in_channels=24, norm_cfg=dict(type='BN')),
+    decode_head=dict(in_channels=[24] * 4, channels=24, norm_cfg=dict(type='BN')),
+    auxiliary_head=dict(in_channels=24, channels=16, norm_cfg=dict(type='BN')),
+    test_cfg=dict(crop_size=(32, 32), stride=(21, 21)),
+)
+
+
+@pytest.mark.parametrize('format', ['official', 'mmseg', 'hf'])
+def test_a_segmentor_by_name_with_weights_of_any_format(format, tmp_path):
+    name = 'beit-base-p16_beit-in21k-pre_upernet_3rdparty_ade20k-640x640'
+    model = randomize_norms(mmbeit.get_model(name, **SMALL))
+    torch.save({'state_dict': from_ours(model.state_dict(), format)[0]}, tmp_path / 'weights.pth')
+    again = mmbeit.get_model(name, pretrained=tmp_path / 'weights.pth', **SMALL)
+    assert again.data_config == DataConfig([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], 640, 1.0, 'bilinear')
+    image = picture(size=(90, 70))
+    results = [mmbeit.inference_model(one, image, size=48) for one in (model, again)]
+    assert results[0]['areas'].keys() <= set(again._dataset_meta['classes']) and len(results[0]['areas']) > 1
+    plain = mmbeit.get_model(name, pretrained=tmp_path / 'weights.pth', **SMALL | dict(auxiliary_head=None))
+    results.append(mmbeit.inference_model(plain, image, size=48))
+    for result in results[1:]:
+        assert np.array_equal(result['pred_sem_seg'], results[0]['pred_sem_seg'])
