@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent
 EXTRAS = {
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5'],
     'hub': ['huggingface_hub'],  # for hf://owner/name
+    'teachers': ['timm', 'transformers'],  # of VQ-KD
     'tracking': ['tensorboard'],
     # Outside of mim's own pins the resolver walks through thirty releases of openxlab.
     'mim': ['onedl-mim==0.5.1', 'openxlab==0.0.11', 'opendatalab==0.0.10'],

@@ -1,4 +1,4 @@
-"""Code in processes of its own, for what depends on the order of imports."""
+"""Code in processes of its own, for what depends on the order of imports or on the number of processes."""
 
 import os
 import subprocess
@@ -15,3 +15,28 @@ def run(code, *paths):
         text=True,
     )
     return result.stdout.strip() if result.returncode == 0 else result.stderr.strip().splitlines()[-1]
+
+
+def run_ranks(code, num_ranks, folder):
+    """Run Python code that knows `rank` and `folder` in several processes, which can talk to each other (gloo)."""
+    start = f"""
+import sys
+from pathlib import Path
+import torch
+from torch import distributed
+rank, folder = int(sys.argv[1]), Path({str(folder)!r})
+distributed.init_process_group('gloo', init_method=f'file://{{folder}}/rendezvous', rank=rank, world_size={num_ranks})
+torch.manual_seed(rank)
+"""
+    code = f'{start}{textwrap.dedent(code)}\ndistributed.destroy_process_group()\n'
+    processes = [
+        subprocess.Popen(
+            [sys.executable, '-W', 'ignore', '-c', code, str(rank)],
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), 'OMP_NUM_THREADS': '1'},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(num_ranks)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert not any(process.returncode for process in processes), '\n'.join(errors)

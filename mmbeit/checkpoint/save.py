@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mmbeit.checkpoint.formats import from_ours, to_ours, unwrap
+from mmbeit.checkpoint.formats import from_ours, to_ours, unwrap, vqkd_encoder
 from mmbeit.checkpoint.keymap import Table
 from mmbeit.checkpoint.load import CheckpointError, StateDict, read_weights
 from mmbeit.layers.position import grid_of_table, square_grid
@@ -102,8 +102,9 @@ def verify(path: Path, state: StateDict, table: Table) -> None:
     """
     back, _ = to_ours(unwrap(read_weights(path)), table.format)
     grids = () if table.format == 'mmbeit' else tuple(key for key in state if key.endswith('.grid'))
-    parts = ('decoder.', 'decode_task_layer.') if table.kind == 'vqkd_encoder' else ()
-    wanted = {key for key in state if key not in grids and not key.startswith(parts or ('\0',))}
+    if table.kind == 'vqkd_encoder':
+        state = vqkd_encoder(state) or state
+    wanted = state.keys() - grids
     differing = sorted(wanted ^ back.keys()) + [
         key for key in wanted & back.keys() if not torch.equal(state[key], back[key])
     ]

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmbeit.apis.data import DataConfig
-from mmbeit.apis.inference import backbone_of, prepare_model, sized
+from mmbeit.apis.inferencer import backbone_of, prepare_model, sized
 from mmbeit.apis.model import data_config_of
 from mmbeit.models.backbones.beit import BEiT
 from mmbeit.probing.attentive import AttentiveProbe

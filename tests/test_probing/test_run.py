@@ -11,7 +11,7 @@ from torch import nn
 
 import mmbeit
 from mmbeit.apis.data import DataConfig
-from mmbeit.apis.inference import FeatureExtractor
+from mmbeit.apis.features import FeatureExtractor
 from mmbeit.probing import AttentiveProbe, KNNProbe, LinearProbe, Training
 from mmbeit.probing import run as module
 from mmbeit.probing.features import StreamedFeatures

@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mmbeit.models import DVAETokenizer
+from mmbeit.models import DVAETokenizer, VQKDTokenizer
 
 ROOT = Path(__file__).parents[2]
 ARCH = 'dict(_delete_=True, embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48)'
+TOKENIZER_ARCH = dict(embed_dims=24, num_layers=1, num_heads=3, feedforward_channels=48)
 PRETRAIN = """
 _base_ = '{root}/configs/beit/beit_beit-base-p16_8xb256-amp-coslr-300e_in1k.py'
 model = dict(
@@ -24,6 +25,20 @@ model = dict(
     target_generator=dict(num_codes=16, width=8, num_groups=3, num_blocks=1, init_cfg=dict(checkpoint='{tokenizer}')),
 )
 _base_.train_pipeline[4].update(size=32, target_size=16)
+_base_.train_pipeline[5].update(grid=4, num_masked=6, min_block=1)
+train_dataloader = dict(dataset=dict(data_root='{data}', pipeline=_base_.train_pipeline))
+"""
+PRETRAIN_V2 = """
+_base_ = '{root}/configs/beitv2/beitv2_beit-base-p16_8xb256-amp-coslr-300e_in1k.py'
+model = dict(
+    backbone=dict(arch={arch}, img_size=32, patch_size=8, drop_path_rate=0.5),
+    neck=dict(early_layers=1),
+    target_generator=dict(
+        arch={tokenizer_arch}, img_size=32, patch_size=8, num_codes=16, code_dim=8,
+        init_cfg=dict(checkpoint='{tokenizer}'),
+    ),
+)
+_base_.train_pipeline[4].update(size=32, target_size=32)
 _base_.train_pipeline[5].update(grid=4, num_masked=6, min_block=1)
 train_dataloader = dict(dataset=dict(data_root='{data}', pipeline=_base_.train_pipeline))
 """
@@ -93,6 +108,25 @@ def pretrain_config(tmp_path_factory, data, tokenizer) -> Path:
     """The 300-epoch recipe of BEiT base, with two blocks, three epochs of six steps, in float32."""
     path = tmp_path_factory.mktemp('pretrain') / 'tiny_pretrain.py'
     path.write_text((PRETRAIN + SHORT).format(root=ROOT, arch=ARCH, data=data, tokenizer=tokenizer))
+    return path
+
+
+@pytest.fixture(scope='session')
+def tokenizer_v2(tmp_path_factory) -> Path:
+    """Checkpoint of a random tokenizer of BEiT v2 with one token per 8 x 8 pixels."""
+    torch.manual_seed(0)
+    model = VQKDTokenizer(TOKENIZER_ARCH, img_size=32, patch_size=8, num_codes=16, code_dim=8)
+    path = tmp_path_factory.mktemp('tokenizer_v2') / 'tokenizer.pth'
+    torch.save(dict(state_dict=model.network.state_dict()), path)
+    return path
+
+
+@pytest.fixture(scope='session')
+def pretrain_config_v2(tmp_path_factory, data, tokenizer_v2) -> Path:
+    """The 300-epoch recipe of BEiT v2 base, shrunk likewise."""
+    path = tmp_path_factory.mktemp('pretrain_v2') / 'tiny_pretrain_v2.py'
+    values = dict(root=ROOT, arch=ARCH, data=data, tokenizer=tokenizer_v2, tokenizer_arch=TOKENIZER_ARCH)
+    path.write_text((PRETRAIN_V2 + SHORT).format(**values))
     return path
 
 

@@ -4,5 +4,14 @@ from mmbeit.datasets.transforms.erasing import RandomErasing
 from mmbeit.datasets.transforms.image import LoadImage, RandomResizedCropTwoViews
 from mmbeit.datasets.transforms.mask import BlockwiseMask
 from mmbeit.datasets.transforms.seed import SeedTransforms
+from mmbeit.datasets.transforms.segmentation import LoadImageFromFile, LoadSegMap
 
-__all__ = ['BlockwiseMask', 'LoadImage', 'RandomErasing', 'RandomResizedCropTwoViews', 'SeedTransforms']
+__all__ = [
+    'BlockwiseMask',
+    'LoadImage',
+    'LoadImageFromFile',
+    'LoadSegMap',
+    'RandomErasing',
+    'RandomResizedCropTwoViews',
+    'SeedTransforms',
+]
