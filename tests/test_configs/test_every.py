@@ -14,10 +14,21 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import FUNCTIONS, METRICS, PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner import Runner
 from PIL import Image
-from test_configs.recipes import EVALUATIONS, LOADERS, PATHS, RECIPES, ROOT, model_of, parse, read, schedulers, walk
+from test_configs.recipes import (
+    EVALUATIONS,
+    LOADERS,
+    PATHS,
+    RECIPES,
+    ROOT,
+    model_of,
+    parse,
+    read,
+    schedulers,
+    size_of,
+    walk,
+)
 from torch import nn
 
-from mmbeit.apis.complexity import image_size
 from mmbeit.datasets.samplers import seeded
 
 
@@ -179,7 +190,7 @@ def test_top_level_pipelines_are_those_of_the_data_loaders(name):
 @pytest.mark.parametrize('name', RECIPES)
 def test_pipelines_give_images_of_the_size_of_the_backbone(name, image_path):
     cfg = read(name)
-    size = image_size(cfg) if 'backbone' in cfg.model else (256, 256)
+    size = size_of(cfg)
     for loader in LOADERS:
         if not cfg.get(loader):
             continue
