@@ -10,7 +10,7 @@ from test_configs.recipes import EVALUATIONS, FAMILIES, PATHS, RECIPES, ROOT, co
 
 METAFILE = mmengine.load(ROOT / 'metafile.yml')
 MODELS = {model['Name']: model for model in METAFILE['Models']}
-ROWS_WITH_COUNTS = {'beit': 25, 'beitv2': 16}
+ROWS_WITH_COUNTS = {'beit': 25, 'beitv2': 19}
 
 
 def readme_of(family: str) -> str:
@@ -66,6 +66,9 @@ def test_every_official_file_of_v2_is_there():
     release = 'https://github.com/addf400/files/releases/download/BEiT-v2'
     expected = [f'{release}/beitv2_{size}_patch16_224_{stage}.pth' for size in ('base', 'large') for stage in stages]
     assert sorted(url for url in urls if '_patch16_224_' in url) == sorted(expected)
+    tokenizers = ('1x768x12_clip-d93179da', '3x768x12_clip-d5036aa7', '1x768x12_dino-663c55d7')
+    expected = [f'{release}/vqkd_encoder_base_decoder_{name}.pth' for name in tokenizers]
+    assert sorted(url for url in urls if 'vqkd' in url) == sorted(expected)
 
 
 @pytest.mark.parametrize('name', MODELS)
