@@ -259,3 +259,11 @@ def python(command) -> Callable[..., subprocess.CompletedProcess]:
 def log() -> Callable[[Path], list[dict]]:
     """:func:`logged`."""
     return logged
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory, python) -> Path:
+    """The data of the quickstarts."""
+    folder = tmp_path_factory.mktemp('digits')
+    python(ROOT / 'tools' / 'dataset_converters' / 'digits.py', folder)
+    return folder
