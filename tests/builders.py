@@ -45,11 +45,21 @@ def tiny_classifier(**kwargs) -> nn.Module:
     return randomize(classifier)
 
 
-def tiny_mim(**kwargs) -> nn.Module:
-    """A pretraining model around the tiny backbone, without a target generator unless one is given."""
-    backbone = tiny_backbone_cfg(**{'rel_pos_bias': 'shared', 'mask_token': True, 'out_type': 'raw', **kwargs})
-    head = dict(type='mmbeit.MIMHead', num_codes=NUM_CODES)
-    return randomize(MODELS.build(dict(type='mmbeit.MaskedImageModeling', backbone=backbone, head=head)))
+def tiny_mim(v2: bool = False, shared: bool = True, **kwargs) -> nn.Module:
+    """A pretraining model around the tiny backbone, without a target generator.
+
+    Args:
+        v2: Whether to predict from the patches after the third block, too.
+        shared: Whether by the same classifier.
+        kwargs: Of the backbone.
+    """
+    cfg = dict(
+        type='mmbeit.MaskedImageModeling',
+        backbone=tiny_backbone_cfg(**{'rel_pos_bias': 'shared', 'mask_token': True, 'out_type': 'raw', **kwargs}),
+        neck=dict(type='mmbeit.PatchAggregationNeck', early_layers=3) if v2 else None,
+        head=dict(type='mmbeit.MIMHead', num_codes=NUM_CODES, shared=shared),
+    )
+    return randomize(MODELS.build(cfg))
 
 
 def logits_of(classifier: nn.Module, images: Tensor) -> Tensor:

@@ -7,41 +7,62 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
 
 from mmbeit.datasets.transforms.image import random_crop_box
 from mmbeit.datasets.transforms.mask import blockwise_mask, exact_count
 from mmbeit.layers.position import geometric_coordinates, relative_index, resize_rel_pos_table
+from mmbeit.layers.quantizer import NormEMAQuantizer
 
 SCHEDULES = Path(__file__).parents[1] / 'configs' / '_base_' / 'schedules'
 
-# Official names of the fine-tuning model, and ours.
+# Official names, and ours.
 OFFICIAL = [
-    (r'(cls_token|patch_embed\.proj\.\w+|fc_norm\.\w+)', r'backbone.\1'),
-    (r'head\.(\w+)', r'head.fc.\1'),
+    (r'(cls_token|mask_token|patch_embed\.proj\.\w+|fc_norm\.\w+)', r'backbone.\1'),
+    (r'(lm_)?head\.(\w+)', r'head.fc.\2'),
+    (r'norm\.(\w+)', r'head.norm.\1'),
+    (r'rel_pos_bias\.relative_position_bias_table', 'backbone.rel_pos_bias.0.table'),
     (r'blocks\.(\d+)\.attn\.relative_position_bias_table', r'backbone.rel_pos_bias.\1.table'),
     (r'blocks\.(\d+)\.gamma_([12])', r'backbone.blocks.\1.scale\2.gamma'),
     (r'(blocks\.\d+\.(norm[12]|attn|mlp)\..+)', r'backbone.\1'),
+    (r'cls_pt_layers\.(\d+)\.gamma_([12])', r'neck.blocks.\1.scale\2.gamma'),
+    (r'cls_pt_layers\.(\d+)\.(.+)', r'neck.blocks.\1.\2'),
 ]
 OFFICIAL_IN_BLOCK = [
     *('gamma_1', 'gamma_2', 'norm1.weight', 'norm1.bias', 'norm2.weight', 'norm2.bias'),
     *('attn.q_bias', 'attn.v_bias', 'attn.qkv.weight', 'attn.proj.weight', 'attn.proj.bias'),
-    *('attn.relative_position_bias_table', 'mlp.fc1.weight', 'mlp.fc1.bias', 'mlp.fc2.weight', 'mlp.fc2.bias'),
+    *('mlp.fc1.weight', 'mlp.fc1.bias', 'mlp.fc2.weight', 'mlp.fc2.bias'),
 ]
-OFFICIAL_ELSEWHERE = [
-    *('cls_token', 'patch_embed.proj.weight', 'patch_embed.proj.bias'),
-    *('fc_norm.weight', 'fc_norm.bias', 'head.weight', 'head.bias'),
-]
+STEM = ('cls_token', 'patch_embed.proj.weight', 'patch_embed.proj.bias')
 
 
 def our_name(official):
     return next(match.expand(ours) for pattern, ours in OFFICIAL if (match := re.fullmatch(pattern, official)))
 
 
+def fill(model, names):
+    """Set all parameters by a formula over the official names in lexicographic order."""
+    parameters = dict(model.named_parameters())
+    assert {our_name(name) for name in names} == set(parameters)
+    for rank, name in enumerate(sorted(names)):
+        parameter = parameters[our_name(name)]
+        values = 0.3 * torch.sin(0.37 * torch.arange(parameter.numel(), dtype=torch.float64) + rank)
+        if 'gamma' in name or (parameter.ndim == 1 and name.endswith('.weight')):
+            values += 1
+        parameter.data.copy_(values.view_as(parameter))
+    model.eval()
+    return model
+
+
+def images_of(size):
+    return torch.sin(0.013 * torch.arange(2 * 3 * size**2, dtype=torch.float64)).float().view(2, 3, size, size)
+
+
 @pytest.fixture
 def classifier():
-    """The fine-tuning model of two blocks, filled by a formula over the official names in lexicographic order."""
+    """The fine-tuning model of two blocks."""
     model = MODELS.build(
         dict(
             type='mmpretrain.ImageClassifier',
@@ -54,23 +75,14 @@ def classifier():
             head=dict(type='LinearClsHead', num_classes=5, in_channels=16),
         )
     )
-    names = sorted([*OFFICIAL_ELSEWHERE, *(f'blocks.{i}.{name}' for i in range(2) for name in OFFICIAL_IN_BLOCK)])
-    parameters = dict(model.named_parameters())
-    assert len(names) == 39 and {our_name(name) for name in names} == set(parameters)
-    for rank, name in enumerate(names):
-        parameter = parameters[our_name(name)]
-        values = 0.3 * torch.sin(0.37 * torch.arange(parameter.numel(), dtype=torch.float64) + rank)
-        if 'gamma' in name or (parameter.ndim == 1 and name.endswith('.weight')):
-            values += 1
-        parameter.data.copy_(values.view_as(parameter))
-    model.eval()
-    return model
+    in_block = [*OFFICIAL_IN_BLOCK, 'attn.relative_position_bias_table']
+    names = [*STEM, 'fc_norm.weight', 'fc_norm.bias', 'head.weight', 'head.bias']
+    return fill(model, names + [f'blocks.{i}.{name}' for i in range(2) for name in in_block])
 
 
 def logits(model):
-    images = torch.sin(0.013 * torch.arange(2 * 3 * 32 * 32, dtype=torch.float64)).float().view(2, 3, 32, 32)
     with torch.no_grad():
-        features = model.extract_feat(images)
+        features = model.extract_feat(images_of(32))
         return features[-1], model.head(features)
 
 
@@ -94,6 +106,41 @@ def test_logits_of_the_fine_tuning_model_move_as_officially_without_one_of_its_b
         classifier.get_parameter(name).zero_()
     _, after = logits(classifier)
     assert (after - before).abs().max().item() == pytest.approx(change, rel=0.02)
+
+
+def test_logits_and_losses_of_the_pretraining_model_of_v2():
+    model = MODELS.build(
+        dict(
+            type='mmbeit.MaskedImageModeling',
+            backbone=dict(
+                type='mmbeit.BEiT',
+                arch=dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=64),
+                img_size=64,
+                patch_size=16,
+                rel_pos_bias='shared',
+                mask_token=True,
+                out_type='raw',
+            ),
+            neck=dict(type='mmbeit.PatchAggregationNeck', early_layers=2),
+            head=dict(type='mmbeit.MIMHead', num_codes=7),
+        )
+    )
+    names = [*STEM, 'mask_token', 'rel_pos_bias.relative_position_bias_table', 'norm.weight', 'norm.bias']
+    names += ['lm_head.weight', 'lm_head.bias']
+    names += [f'blocks.{i}.{name}' for i in range(4) for name in OFFICIAL_IN_BLOCK]
+    fill(model, names + [f'cls_pt_layers.{i}.{name}' for i in range(2) for name in OFFICIAL_IN_BLOCK])
+    mask = torch.zeros(2, 16, dtype=torch.bool)
+    mask[0, [1, 5, 6, 10, 15]] = mask[1, [0, 2, 3, 12]] = True
+    ids = torch.zeros(2, 16, dtype=torch.long).masked_scatter(mask, torch.arange(9) % 7)
+    with torch.no_grad():
+        streams = model.streams(images_of(64), mask)
+        scores, losses = model.head(streams, mask), model.head.loss(streams, ids, mask)
+    mim = [2.5735815, 2.5533013, 2.2002997, 1.5611150, 0.7195033, -0.2145376, -1.1191462]
+    cls = [-0.0869480, 0.0924632, 0.2601939, 0.3948477, 0.4792258, 0.5025214, 0.4617018]
+    for name, row, total, loss in (('mim', mim, 74.46742, 2.2709098), ('cls', cls, 18.94898, 2.0300150)):
+        torch.testing.assert_close(scores[name][0], torch.tensor(row), rtol=0, atol=5e-6)
+        assert scores[name].shape == (9, 7) and scores[name].sum().item() == pytest.approx(total, abs=1e-4)
+        assert losses[f'loss_{name}'].item() == pytest.approx(loss, abs=2e-6)
 
 
 def test_relative_index_of_the_14_x_14_grid():
@@ -226,3 +273,21 @@ def test_learning_rate_of_fine_tuning_and_its_floor_scale_with_the_layer():
         assert rates[25_019] == pytest.approx(4e-3 * layer_scale, rel=1e-9)
         assert rates[25_020] == pytest.approx(4e-3 * layer_scale, rel=1e-9)
         assert rates[-1] == pytest.approx(1.00000099e-6 * layer_scale, rel=1e-7)
+
+
+def test_step_of_the_quantizer():
+    module = NormEMAQuantizer(8, 4, kmeans_init=False)
+    module.codebook.copy_(F.normalize(torch.sin(0.7 * torch.arange(32.0)).view(8, 4), dim=1))
+    z = torch.sin(0.9 * torch.arange(72.0) + 0.5).view(2, 4, 3, 3).requires_grad_()
+    vectors, ids, loss = module(z.flatten(2).transpose(1, 2))
+    vectors = vectors.transpose(1, 2).unflatten(2, (3, 3))
+    (loss + (0.01 * torch.arange(72.0).view_as(vectors) * vectors).sum()).backward()
+    assert ids.flatten().tolist() == [3, 3, 4, 4, 2, 0, 3, 3, 3, 3, 4, 4, 2, 0, 3, 3, 3, 4]
+    found = [loss, *vectors[0, :, 0, 0], *module.codebook[0], *z.grad[0, :, 0, 0]]
+    expected = [
+        *(0.2799194, 0.6478074, 0.2418846, -0.2778004, -0.6668315),
+        *(-0.0061325, 0.4442661, 0.6786040, 0.5848818),
+        *(0.0338236, 0.1400887, 0.0654122, 0.1969700),
+    ]
+    torch.testing.assert_close(torch.stack(found), torch.tensor(expected), rtol=0, atol=5e-7)
+    assert module.cluster_size.tolist() == pytest.approx([0.02, 0, 0.02, 0.09, 0.05, 0, 0, 0])

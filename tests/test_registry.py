@@ -13,7 +13,15 @@ import mmbeit.registry
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
-    'MODELS': ('BEiT', 'MaskedImageModeling', 'MIMHead', 'DVAETokenizer', 'DiscreteVAE', 'MIMDataPreprocessor'),
+    'MODELS': (
+        'BEiT',
+        'MaskedImageModeling',
+        'MIMHead',
+        'DVAETokenizer',
+        'DiscreteVAE',
+        'VQKDTokenizer',
+        'MIMDataPreprocessor',
+    ),
     'TRANSFORMS': ('SeedTransforms', 'LoadImage', 'RandomResizedCropTwoViews', 'BlockwiseMask', 'RandomErasing'),
     'DATA_SAMPLERS': ('SeededSampler', 'SeededInfiniteSampler'),
     'HOOKS': ('StepSeedHook', 'AnnealHook', 'CompileHook', 'TrimLogHook', 'SafeCheckpointHook'),

@@ -4,25 +4,13 @@
 # Expect 83.2 % top-1 after fine-tuning with benchmarks/beit-base-p16_beit-pre_8xb128-coslr-100e_in1k.py
 # (https://arxiv.org/abs/2106.08254, table 1); not measured here.
 _base_ = [
+    '../_base_/models/mim-base-p16.py',
     '../_base_/datasets/imagenet_mim.py',
     '../_base_/schedules/adamw_mim.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(
-    type='mmbeit.MaskedImageModeling',
-    data_preprocessor=dict(type='mmbeit.MIMDataPreprocessor', mean=_base_.mean, std=_base_.std),
-    backbone=dict(
-        type='mmbeit.BEiT',
-        arch='base',
-        img_size=224,
-        patch_size=16,
-        rel_pos_bias='shared',
-        layer_scale=0.1,
-        drop_path_rate=0.1,
-        mask_token=True,
-        out_type='raw',
-    ),
-    head=dict(type='mmbeit.MIMHead'),
+    data_preprocessor=dict(mean=_base_.mean, std=_base_.std),
     target_generator=dict(
         type='mmbeit.DVAETokenizer',
         init_cfg=dict(type='Pretrained', checkpoint='https://cdn.openai.com/dall-e/encoder.pkl'),

@@ -20,7 +20,7 @@ OPENMMLAB = ('mmpretrain', 'mmseg')  # their files are read for their own models
 # What other vision transformers do not have; without one of these a file is taken for one of theirs.
 MARKS = re.compile(
     r'(^|.*\.)(q_bias|relative_position_bias_table|gamma_[12]|lambda_[12]|scale[12]\.gamma|rel_pos_bias\.\d+\.table'
-    r'|blocks\.input\.(w|weight))|beit\..*|quantizer\.codebook'
+    r'|blocks\.input\.(w|weight))|beit\..*|(tokenizer\.)?quantizer\.codebook'
 )
 # Families of models, by what tells them from each other and from the rest: of a file only those tables are tried.
 FAMILIES = ((MARKS, tables.TABLES), (tables_beit3.MARKS, tables_beit3.TABLES))
@@ -168,7 +168,7 @@ def from_ours(state: StateDict, target: str, kind: str | None = None) -> tuple[S
         kind = found.kind
     table = find_table(target, kind)
     if table is None and kind == 'vqkd' and find_table(target, 'vqkd_encoder'):  # the tokenizer without its decoder
-        state = {key: value for key, value in state.items() if not key.startswith(('decoder.', 'decode_task_layer.'))}
+        state = vqkd_encoder(state)
         table = find_table(target, 'vqkd_encoder')
     if table is None:
         known = ', '.join(dict.fromkeys(table.kind for table in TABLES if table.format == target))
@@ -176,6 +176,12 @@ def from_ours(state: StateDict, target: str, kind: str | None = None) -> tuple[S
     if target != 'mmbeit':
         check_square(state, target)
     return convert(state, invert(table)), table
+
+
+def vqkd_encoder(state: StateDict) -> StateDict:
+    """The part of a VQ-KD that makes the tokens, under the names that it has by itself."""
+    part = 'tokenizer.'
+    return {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}
 
 
 def check_square(state: StateDict, target: str) -> None:

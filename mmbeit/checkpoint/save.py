@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mmbeit.checkpoint.formats import from_ours, to_ours, unwrap
+from mmbeit.checkpoint.formats import from_ours, to_ours, unwrap, vqkd_encoder
 from mmbeit.checkpoint.keymap import Drop, Reform, Table, invert
 from mmbeit.checkpoint.load import CheckpointError, StateDict, read_weights
 from mmbeit.layers.position import grid_of_table, square_grid
@@ -101,11 +101,13 @@ def verify(path: Path, state: StateDict, table: Table) -> None:
         CheckpointError: A tensor is missing, or has another value.
     """
     back, _ = to_ours(unwrap(read_weights(path)), table.format)
+    if table.kind == 'vqkd_encoder':
+        state = vqkd_encoder(state) or state
     outward, wanted = invert(table), {}
     for key, tensor in state.items():
-        found = outward.find(key, state)
-        match found and found[0]:
-            case None | Drop():  # not of this kind, or nothing that the format has a name for
+        row = outward.find(key, state)[0]
+        match row:
+            case Drop():  # that format has no name for it
                 continue
             case Reform(there=there, back=again):
                 tensor = again(there(tensor))

@@ -103,16 +103,22 @@ SEGMENTOR = [
     *conv_layout('auxiliary_head.convs.0', 'A D 3 3', 'auxiliary head'),
     *pair('auxiliary_head.conv_seg', 'K A 1 1', 'auxiliary head'),
 ]
-VQKD_ENCODER = [
-    *backbone_layout('encoder'),
-    *pair('encode_task_layer.0', 'D D'),
-    *pair('encode_task_layer.2', 'E D'),
-    Entry('quantizer.codebook', 'V E'),
-    Entry('quantizer.cluster_size', 'V'),
-    Entry('quantizer.initted', '1'),
-]
+
+
+def vqkd_encoder_layout(at: str) -> list[Entry]:
+    return [
+        *backbone_layout(f'{at}encoder'),
+        *pair(f'{at}encode_task_layer.0', 'D D'),
+        *pair(f'{at}encode_task_layer.2', 'E D'),
+        Entry(f'{at}quantizer.codebook', 'V E'),
+        Entry(f'{at}quantizer.cluster_size', 'V'),
+        Entry(f'{at}quantizer.initted', '1'),
+    ]
+
+
+VQKD_ENCODER = vqkd_encoder_layout('')
 VQKD = [
-    *VQKD_ENCODER,
+    *vqkd_encoder_layout('tokenizer.'),
     *own_letters(backbone_layout('decoder')),
     *own_letters(pair('decode_task_layer.0', 'D D')),
     *own_letters(pair('decode_task_layer.2', 'O D')),
@@ -301,17 +307,27 @@ OFFICIAL_NORMS = [*both('norm', 'backbone.norm'), *both('fc_norm', 'backbone.fc_
 OFFICIAL_MIM = [*official_backbone('', 'backbone'), *both('norm', 'head.norm'), *both('lm_head', 'head.fc')]
 MM_NORMS = [*both('backbone.ln1', 'backbone.norm'), *both('backbone.ln2', 'backbone.fc_norm')]
 HF_MIM = [*hf_backbone('beit.'), *both('layernorm', 'head.norm'), *both('lm_head', 'head.fc')]
-VQKD_STATE = [
-    *both('encode_task_layer.0', 'encode_task_layer.0'),
-    *both('encode_task_layer.2', 'encode_task_layer.2'),
-    Rename('quantize.embedding.weight', 'quantizer.codebook'),
-    Rename('quantize.cluster_size', 'quantizer.cluster_size'),
-    Rename('quantize.embedding.initted', 'quantizer.initted'),
-]
+
+
+def vqkd_state(ours: str) -> list[Row]:
+    """What follows on the encoder's transformer.
+
+    Args:
+        ours: Prefix with its dot, or nothing.
+    """
+    return [
+        *both('encode_task_layer.0', f'{ours}encode_task_layer.0'),
+        *both('encode_task_layer.2', f'{ours}encode_task_layer.2'),
+        Rename('quantize.embedding.weight', f'{ours}quantizer.codebook'),
+        Rename('quantize.cluster_size', f'{ours}quantizer.cluster_size'),
+        Rename('quantize.embedding.initted', f'{ours}quantizer.initted'),
+    ]
+
+
 OFFICIAL_VQKD = [
-    *official_backbone('encoder.', 'encoder'),
-    *both('encoder.fc_norm', 'encoder.norm'),  # applied to the patches, whatever its name
-    *VQKD_STATE,
+    *official_backbone('encoder.', 'tokenizer.encoder'),
+    *both('encoder.fc_norm', 'tokenizer.encoder.norm'),  # applied to the patches, whatever its name
+    *vqkd_state('tokenizer.'),
     # Nothing reads these two after the codebook was started by k-means.
     Drop('quantize.embedding.cluster_size', 'quantize.cluster_size', torch.clone),
     Drop('quantize.embedding.embed_avg', 'quantize.embedding.weight', torch.clone),
@@ -439,7 +455,7 @@ TABLES: tuple[Table, ...] = (
         'vqkd_encoder',
         *mm_backbone('encoder.', 'encoder'),
         *both('encoder.ln1', 'encoder.norm'),
-        *VQKD_STATE,
+        *vqkd_state(''),
     ),
     _table('mmpretrain', 'dvae_encoder', *dvae_rows('encoder')),
     _table(

@@ -39,7 +39,7 @@ def check_checkpoints(cfg: Config, source: str = 'load_from', training: bool = T
     named = [
         (f'{where}.checkpoint', node.get('checkpoint') or '')
         for where, node in search_dicts(cfg.model, 'model')
-        if node.get('type') == 'Pretrained' and (training or 'target_generator' in where)
+        if node.get('type') == 'Pretrained' and (training or 'target_generator' in where or '.teacher' in where)
     ]
     if cfg.get('load_from'):
         named.append((source, cfg.load_from))

@@ -2,5 +2,6 @@
 
 from mmbeit.evaluation.codebook import CodebookUsage
 from mmbeit.evaluation.linear_probe import LinearProbeAccuracy
+from mmbeit.evaluation.subset import SubsetAccuracy
 
-__all__ = ['CodebookUsage', 'LinearProbeAccuracy']
+__all__ = ['CodebookUsage', 'LinearProbeAccuracy', 'SubsetAccuracy']

@@ -1,4 +1,4 @@
-"""mmpretrain's `BEiTViT`, `BEiTPretrainViT` and `BEiTV1Head`: https://github.com/open-mmlab/mmpretrain."""
+"""mmpretrain's parts of BEiT v1 and v2: https://github.com/open-mmlab/mmpretrain."""
 
 import random
 from functools import partial
@@ -47,6 +47,12 @@ MIM = [
     *IN_MODEL,
     (r'head\.cls_head\.(\w+)', r'head.fc.\1'),
 ]
+IN_BLOCK = [
+    (rf'neck\.patch_aggregation{pattern.removeprefix("layers")}', f'neck.{name}')
+    for pattern, name in BACKBONE
+    if pattern.startswith('layers') and 'table' not in pattern
+]
+MIM_V2 = [(r'neck\.norm\.(\w+)', r'head.norm.\1'), *IN_BLOCK, *MIM[1:]]
 
 
 def tiny_cfg(type_='BEiTViT', rel_pos_bias=None, **kwargs):
@@ -106,8 +112,33 @@ def test_pretraining_logits_and_loss_against_mmpretrain():
     close(ours.predict_tokens(images, flat), theirs.head.cls_head(tokens[:, 1:][flat]))
     tokenizer_logits = torch.randn(2, NUM_CODES, 4, 4)
     ids = tokenizer_logits.argmax(dim=1).flatten(1)
-    loss = ours.head.loss(ours.backbone(images, flat)[-1], ids, flat)['loss']
+    loss = ours.head.loss(ours.streams(images, flat), ids, flat)['loss']
     close(loss, theirs.head.loss(tokens, tokenizer_logits, mask))
+
+
+def test_pretraining_logits_and_losses_of_v2_against_mmpretrain():
+    theirs = nn.Module()
+    cfg = tiny_cfg('BEiTPretrainViT', 'shared', final_norm=False, out_indices=[2, 3])
+    theirs.backbone = MODELS.build(cfg)
+    arch = {**TINY, 'depth': TINY['num_layers']}  # it asks for the one and reads the other
+    theirs.neck = MODELS.build(dict(type='mmpretrain.BEiTV2Neck', early_layers=3, backbone_arch=arch))
+    theirs.head = MODELS.build(
+        dict(
+            type='mmpretrain.BEiTV2Head',
+            embed_dims=TINY['embed_dims'],
+            num_embed=NUM_CODES,
+            loss=dict(type='CrossEntropyLoss'),
+        )
+    )
+    ours = load_renamed(tiny_mim(v2=True), randomize(theirs).state_dict(), MIM_V2)
+    images, mask, ids = torch.randn(2, 3, 32, 32), torch.rand(2, 4, 4) < 0.4, torch.randint(NUM_CODES, (2, 16))
+    tokens, flat = theirs.backbone(images, mask), mask.flatten(1)
+    streams = theirs.neck(tokens, theirs.backbone.shared_rel_pos_bias)
+    predicted = ours.predict_streams(images, flat)
+    for logits, patches in zip(predicted.values(), streams, strict=True):
+        close(logits, theirs.head.cls_head(patches[flat]))
+    losses = ours.head.loss(ours.streams(images, flat), ids, flat)
+    close((losses['loss_mim'], losses['loss_cls']), theirs.head.loss(*streams, ids, mask))
 
 
 def test_drop_path_hits_the_mlp_branch_once_where_mmpretrain_drops_it_twice():

@@ -98,9 +98,11 @@ def test_files_of_mmpretrain_still_load_into_its_own_models(tmp_path):
     assert same(other, theirs)
 
 
-@pytest.mark.parametrize('format', ['official', 'hf', 'mmbeit'])
-def test_fine_tuning_starts_from_the_pretrained_backbone_of_any_format(format, tmp_path):
-    mim = tiny_mim()
+@pytest.mark.parametrize(
+    ('format', 'v2'), [('official', False), ('hf', False), ('mmbeit', False), ('official', True), ('mmbeit', True)]
+)
+def test_fine_tuning_starts_from_the_pretrained_backbone_of_any_format(format, v2, tmp_path):
+    mim = tiny_mim(v2=v2)
     path = write(from_ours(mim.state_dict(), format)[0], tmp_path, 'model' if format != 'hf' else 'folder')
     init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
     for size in (32, 48):
@@ -111,6 +113,17 @@ def test_fine_tuning_starts_from_the_pretrained_backbone_of_any_format(format, t
             table = backbone.rel_pos_bias[i]((4, 4))
             assert size != 32 or torch.equal(table, mim.backbone.rel_pos_bias[0]())  # one for each block
         assert backbone.fc_norm.weight.eq(1).all()
+
+
+@pytest.mark.parametrize(
+    ('format', 'shared'),
+    [('official', True), ('official', False), ('mmpretrain', True), ('mmbeit', True), ('mmbeit', False)],
+)
+def test_pretraining_of_v2_goes_on_from_the_weights_of_any_format(format, shared, tmp_path):
+    model, other = (tiny_mim(v2=True, shared=shared) for _ in range(2))
+    path = write(from_ours(model.state_dict(), format)[0], tmp_path, 'model')
+    assert load_into(other, path).format.kind == 'mim_v2'
+    assert same(other, model)
 
 
 def test_size_of_the_image_may_change_between_formats(classifier, tmp_path):

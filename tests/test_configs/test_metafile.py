@@ -1,15 +1,49 @@
-"""That metafile.yml agrees with the recipes, and the table of their README with both."""
+"""That metafile.yml agrees with the recipes, and the tables of their READMEs with both."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import mmengine
 import pytest
-from test_configs.recipes import PATHS, ROOT, cost_of, parse, recipes_of
+from test_configs.recipes import EVALUATIONS, FAMILIES, PATHS, RECIPES, ROOT, cost_of, parse, recipes_of
 
-V1 = recipes_of('beit')
 METAFILE = mmengine.load(ROOT / 'metafile.yml')
 MODELS = {model['Name']: model for model in METAFILE['Models']}
+ROWS_WITH_COUNTS = {'beit': 25, 'beitv2': 19}
+
+
+# What the official releases hold (unilm:beit/README.md, beit2/README.md, beit2/TOKENIZER.md and their guides).
+RELEASED = {
+    'v1.0': """
+        beit_{base,large}_patch16_224_pt22k beit_{base,large}_patch16_224_pt22k_ft22k
+        beit_{base,large}_patch16_224_pt22k_ft1k beit_{base,large}_patch16_224_pt22k_ft22kto1k
+        beit_{base,large}_patch16_384_pt22k_ft22kto1k beit_large_patch16_512_pt22k_ft22kto1k
+        beit_{base,large}_patch16_640_pt22k_ft22ktoade20k
+    """,
+    'BEiT-v2': """
+        beitv2_{base,large}_patch16_224_pt1k beitv2_{base,large}_patch16_224_pt1k_300e
+        beitv2_{base,large}_patch16_224_pt1k_ft1k beitv2_{base,large}_patch16_224_pt1k_300e_ft1k
+        beitv2_{base,large}_patch16_224_pt1k_ft21k beitv2_{base,large}_patch16_224_pt1k_ft21kto1k
+        beitv2_{base,large}_patch16_224_pt1k_ftade20k beitv2_{base,large}_patch16_224_pt1k_ft21ktoade20k
+        vqkd_encoder_base_decoder_1x768x12_clip-d93179da vqkd_encoder_base_decoder_3x768x12_clip-d5036aa7
+        vqkd_encoder_base_decoder_1x768x12_dino-663c55d7
+    """,
+}
+
+
+def readme_of(family: str) -> str:
+    return (ROOT / 'configs' / family / 'README.md').read_text()
+
+
+def table_rows(family: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Name of the recipe, and cells by the names of their columns, of every row of a table that links to a recipe."""
+    for table in re.findall(r'(?m)(?:^\|.*\n)+', readme_of(family)):
+        header, _, *rows = [[cell.strip() for cell in line.strip('|\n').split('|')] for line in table.splitlines()]
+        for row in rows:
+            config = re.search(r'\]\(([\w/.-]+)\.py\)', row[0])
+            if config:
+                yield Path(config[1]).name, dict(zip(header, row, strict=True))
 
 
 def test_index_lists_the_metafile():
@@ -17,8 +51,14 @@ def test_index_lists_the_metafile():
     assert 'metafile.yml' in imports
     assert all((ROOT / path).is_file() for path in imports)
     collections = {collection['Name']: collection for collection in METAFILE['Collections']}
-    assert all((ROOT / collection['README']).is_file() for collection in collections.values())
-    assert {model['In Collection'] for model in MODELS.values()} <= set(collections)
+    assert {collection['README'] for collection in collections.values()} == {
+        f'configs/{family}/README.md' for family in FAMILIES
+    }
+    for model in MODELS.values():
+        family = Path(collections[model['In Collection']]['README']).parent
+        assert (ROOT / model['Config']).is_relative_to(ROOT / family)
+    for collection in collections.values():
+        assert (ROOT / collection['README']).is_file() and (ROOT / collection['Code']['URL']).is_file()
 
 
 def test_model_names_are_unique_and_lower_case():
@@ -26,19 +66,49 @@ def test_model_names_are_unique_and_lower_case():
     assert all(name == name.lower() for name in MODELS), "mmpretrain's hub looks names up in lower case"
 
 
+def test_every_official_file_is_there():
+    files = set()
+    for release, names in RELEASED.items():
+        for name in names.split():
+            sizes = ('base', 'large') if '{base,large}' in name else ('',)
+            url = f'https://github.com/addf400/files/releases/download/{release}/{name}.pth'
+            files |= {url.replace('{base,large}', size) for size in sizes}
+    official = 'https://github.com/addf400/'
+    weights = [model['Weights'] for model in MODELS.values() if model.get('Weights', '').startswith(official)]
+    assert sorted(weights) == sorted(files)
+
+
 def test_published_names_are_there():
     for name, config in {
         'beit_beit-base-p16_8xb256-amp-coslr-300e_in1k': 'beit_beit-base-p16_8xb256-amp-coslr-300e_in1k',
         'beit-base-p16_beit-pre_8xb128-coslr-100e_in1k': 'beit-base-p16_beit-pre_8xb128-coslr-100e_in1k',
         'beit-base-p16_beit-in21k-pre_3rdparty_in1k': 'beit-base-p16_beit-in21k-pre_8xb64-coslr-30e_in1k',
+        'beitv2_beit-base-p16_8xb256-amp-coslr-300e_in1k': 'beitv2_beit-base-p16_8xb256-amp-coslr-300e_in1k',
+        'beit-base-p16_beitv2-pre_8xb128-coslr-100e_in1k': 'beit-base-p16_beitv2-pre_8xb128-coslr-100e_in1k',
+        'beit-base-p16_beitv2-in21k-pre_3rdparty_in1k': 'beit-base-p16_beitv2-in21k-pre_8xb128-coslr-30e_in1k',
     }.items():
         assert Path(MODELS[name]['Config']).stem == config
 
 
-@pytest.mark.parametrize('name', V1)
+@pytest.mark.parametrize('name', MODELS)
+def test_mirrors_hold_the_same_file(name):
+    model = MODELS[name]
+    hosts = 'https://download.openmmlab.com/', 'https://mmassets.onedl.ai/'
+    theirs = [url for url in (model.get('Weights', ''), *model.get('Mirrors', [])) if url.startswith(hosts)]
+    assert [url.removeprefix(host) for url, host in zip(theirs, hosts, strict=bool(theirs))] == [
+        theirs[0].removeprefix(hosts[0]) for _ in theirs
+    ]
+
+
+@pytest.mark.parametrize('name', [name for family in FAMILIES for name in recipes_of(family)])
 def test_every_recipe_is_in_the_metafile_and_in_the_readme(name):
+    family = PATHS[name].relative_to(ROOT / 'configs').parts[0]
     assert ROOT / MODELS[name]['Config'] == PATHS[name]
-    assert PATHS[name].relative_to(ROOT / 'configs/beit').as_posix() in (ROOT / 'configs/beit/README.md').read_text()
+    assert PATHS[name].relative_to(ROOT / 'configs' / family).as_posix() in readme_of(family)
+
+
+def test_families_have_all_recipes():
+    assert sorted(RECIPES) == sorted(name for family in FAMILIES for name in recipes_of(family))
 
 
 @pytest.mark.parametrize('name', MODELS)
@@ -49,36 +119,56 @@ def test_metafile_agrees_with_the_recipe(name):
     metadata, said, cost = model['Metadata'], parse(recipe), cost_of(recipe)
     assert metadata['Parameters'] == cost.num_parameters
     assert metadata['FLOPs'] == cost.num_flops
-    assert metadata['Epochs'] == said['epochs']
+    assert metadata.get('Epochs') == said.get('epochs')
+    assert metadata.get('Iterations') == said.get('iters')
     assert metadata['Batch Size'] == said['gpus'] * said['batch'] * said['accumulate']
     assert 3 <= len(name.split('_')) <= 5
     assert set(model.get('Downstream', [])) <= set(MODELS)
     released = '3rdparty' in name
-    by_mmpretrain = 'open-mmlab/mmpretrain' in model.get('Converted From', {}).get('Code', '')
-    trained = released or by_mmpretrain
+    by_openmmlab = 'github.com/open-mmlab/' in model.get('Converted From', {}).get('Code', '')
+    trained = released or by_openmmlab
     assert ('Converted From' in model) == ('Weights' in model) == trained, 'nobody trained the others'
     assert released or name == recipe
 
 
-def test_readme_has_the_counts_of_the_metafile():
-    rows = re.findall(r'\]\(([\w/.-]+\.py)\) \|(.*)', (ROOT / 'configs/beit/README.md').read_text())
-    assert len(rows) == 19
-    for config, row in rows:
-        cost = cost_of(Path(config).stem)
-        assert f'| {cost.num_parameters / 1e6:.2f} | {cost.num_flops / 1e9:.2f} |' in f'|{row}'
+@pytest.mark.parametrize('family', FAMILIES)
+def test_readme_has_the_counts_of_the_metafile(family):
+    rows = [(recipe, row) for recipe, row in table_rows(family) if 'Params (M)' in row]
+    assert len(rows) == ROWS_WITH_COUNTS[family]
+    for recipe, row in rows:
+        cost = cost_of(recipe)
+        assert row['Params (M)'] == f'{cost.num_parameters / 1e6:.2f}'
+        assert row['FLOPs (G)'] == f'{cost.num_flops / 1e9:.2f}'
 
 
-def test_readme_has_the_accuracies_and_weights_of_the_metafile():
-    rows = dict(
-        re.findall(r'\]\((benchmarks/[\w.-]+in1k[\w.-]*\.py)\) \|(.*)', (ROOT / 'configs/beit/README.md').read_text())
-    )
+@pytest.mark.parametrize('family', FAMILIES)
+def test_readme_has_the_accuracies_and_weights_of_the_metafile(family):
+    rows = {recipe: row for recipe, row in table_rows(family) if recipe not in EVALUATIONS}
+    seen = {recipe: [] for recipe in rows}
     for model in MODELS.values():
-        row = rows.get(model['Config'].removeprefix('configs/beit/'))
-        if row is not None:
-            metrics = model['Results'][0]['Metrics'] or {}
-            cells = [cell.strip() for cell in row.split('|')]
-            assert [float(cell) for cell in cells[4:6] if cell] == list(metrics.values())
-            assert model.get('Weights', '') in cells[3]
+        recipe = Path(model['Config']).stem
+        if recipe not in rows:
+            continue
+        row = rows[recipe]
+        if 'Top-1 (%)' in row:
+            cells = [row[column] for column in ('Top-1 (%)', 'Top-5 (%)')]
+            assert [float(cell) for cell in cells if cell] == list((model['Results'][0]['Metrics'] or {}).values())
+        if 'Weights' in model:
+            seen[recipe].append(model['Weights'])
+    for recipe, urls in seen.items():
+        assert sorted(re.findall(r'\((https:.*?)\)', rows[recipe].get('Weights', ''))) == sorted(urls)
+
+
+def test_accuracies_of_other_data_sets_are_those_of_the_metafile():
+    rows = {re.search(r'ImageNet-[AR]', row['Data'])[0]: row for _, row in table_rows('beitv2') if 'Data' in row}
+    assert len(rows) == len(EVALUATIONS) == 2
+    results = [(model, result) for model in MODELS.values() for result in (model['Results'] or [])[1:]]
+    for model, result in results:
+        if result['Dataset'] in rows:
+            row = rows[result['Dataset']]
+            assert [float(row[c]) for c in ('Top-1 (%)', 'Top-5 (%)')] == list(result['Metrics'].values())
+            assert model['Weights'] in row['Weights']
+    assert 'ImageNet-R' in [result['Dataset'] for _, result in results]
 
 
 def test_hub_reads_the_index():

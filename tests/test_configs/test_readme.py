@@ -1,4 +1,4 @@
-"""What the README of the recipes tells people to do."""
+"""What the READMEs of the recipes tell people to do."""
 
 import re
 
@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import HOOKS, DefaultScope
 from mmengine.runner import Runner
-from test_configs.recipes import LOADERS, PATHS, ROOT, read, walk
+from test_configs.recipes import FAMILIES, LOADERS, PATHS, ROOT, read, walk
 
 from mmbeit.apis.complexity import build_on_meta
 
@@ -43,13 +43,20 @@ def test_average_of_the_weights_as_a_header_offers_it(tmp_path):
         HOOKS.build(hooks[-1])
 
 
-@pytest.mark.parametrize('command', re.findall(r'(?s)```sh\n(.*?)```', (ROOT / 'configs/beit/README.md').read_text()))
-def test_commands_of_the_readme_name_what_there_is(command):
+COMMANDS = [
+    command.replace('\\\n', ' ')
+    for family in FAMILIES
+    for block in re.findall(r'(?s)```sh\n(.*?)```', (ROOT / 'configs' / family / 'README.md').read_text())
+    for command in re.findall(r'(?m)^(?!#)(?:.*\\\n)*.*$', block)
+    if command
+]
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_commands_of_the_readmes_name_what_there_is(command):
     for path in re.findall(r'(?:tools|configs)/[\w/.-]+\.(?:py|sh)', command):
         assert (ROOT / path).is_file()
     cfg = Config.fromfile(ROOT / re.search(r'configs/[\w/.-]+\.py', command)[0])
-    if 'init_cfg' in command:
-        cfg = read('beit-base-p16_beit-pre_8xb128-coslr-100e_in1k')
     for key in re.findall(r'([\w.]+)=', command):
         node = cfg
         for part in key.split('.'):

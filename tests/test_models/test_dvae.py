@@ -8,7 +8,6 @@ from builders import randomize
 from mmbeit.evaluation import CodebookUsage
 from mmbeit.layers.dvae import logit_laplace_nll, map_pixels, unmap_pixels
 from mmbeit.models import DiscreteVAE
-from mmbeit.models.algorithms.dvae import perplexity
 
 NUM_CODES = 16
 
@@ -115,13 +114,6 @@ def test_training_reduces_the_loss_and_the_error():
         history.append(loss.item())
     assert sum(history[-5:]) / 5 < history[0] - 0.5
     assert error() < before / 2
-
-
-@pytest.mark.parametrize(
-    ('counts', 'expected'), [([5, 5, 5, 5], 4), ([7, 0, 0, 0], 1), ([3, 3, 0, 0], 2), ([1, 3, 0, 0], 4 / 3**0.75)]
-)
-def test_perplexity_is_the_number_of_equally_used_codes(counts, expected):
-    assert perplexity(torch.tensor(counts)).item() == pytest.approx(expected)
 
 
 def test_perplexity_in_the_loss_is_that_of_the_most_likely_codes(images):

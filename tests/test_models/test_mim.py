@@ -8,9 +8,21 @@ from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
 
 from mmbeit.engine.optim_wrapper import AutocastOptimWrapper
-from mmbeit.models import DVAETokenizer, MIMDataPreprocessor, TargetGenerator
+from mmbeit.models import DVAETokenizer, MIMDataPreprocessor, TargetGenerator, VQKDTokenizer
 
 TOKENIZER = dict(type='mmbeit.DVAETokenizer', num_codes=NUM_CODES, width=8, num_groups=4, num_blocks=1)
+
+
+TOKENIZER_V2 = dict(
+    type='mmbeit.VQKDTokenizer',
+    arch=dict(embed_dims=24, num_layers=1, num_heads=3, feedforward_channels=48),
+    img_size=32,
+    patch_size=8,
+    num_codes=NUM_CODES,
+    code_dim=8,
+)
+V2_LOSSES = ('loss_mim', 'accuracy_mim', 'loss_cls', 'accuracy_cls')
+VERSIONS = pytest.mark.parametrize('v2', [False, True], ids=['v1', 'v2'])
 
 
 class FixedTargets(TargetGenerator):
@@ -22,23 +34,28 @@ class FixedTargets(TargetGenerator):
         return self.ids
 
 
-def build(target_generator=TOKENIZER, **kwargs):
-    """A pretraining model for views of 32 pixels, with 16 patches and as many tokens, all weights random."""
-    model = MODELS.build(
-        dict(
-            type='mmbeit.MaskedImageModeling',
-            backbone=tiny_backbone_cfg(rel_pos_bias='shared', mask_token=True, out_type='raw', **kwargs),
-            head=dict(type='mmbeit.MIMHead'),
-            target_generator=target_generator,
-        )
+def config(target_generator=TOKENIZER, v2=False, neck=None, shared=True, **kwargs):
+    """Config of a pretraining model for views of 32 pixels, with 16 patches and as many tokens."""
+    backbone = {'rel_pos_bias': 'shared', 'mask_token': True, 'out_type': 'raw', **kwargs}
+    return dict(
+        type='mmbeit.MaskedImageModeling',
+        backbone=tiny_backbone_cfg(**backbone),
+        neck=dict(type='mmbeit.PatchAggregationNeck', early_layers=2, **neck or {}) if v2 else None,
+        head=dict(type='mmbeit.MIMHead', shared=shared),
+        target_generator=target_generator,
     )
-    if isinstance(model.target_generator, DVAETokenizer):
+
+
+def build(*args, **kwargs):
+    """The model of that config, all weights random."""
+    model = MODELS.build(config(*args, **kwargs))
+    if isinstance(model.target_generator, (DVAETokenizer, VQKDTokenizer)):
         randomize(model.target_generator)
     return randomize(model)
 
 
-def with_ids(ids):
-    model = build(dict(type=FixedTargets))
+def with_ids(ids, **kwargs):
+    model = build(dict(type=FixedTargets), **kwargs)
     model.target_generator.ids = ids
     return model
 
@@ -89,23 +106,30 @@ def test_accuracy_is_in_percent(batch):
     assert model(inputs, samples, mode='loss')['accuracy'] == 0
 
 
-def test_targets_of_visible_patches_do_not_change_the_loss(batch):
+@VERSIONS
+def test_targets_of_visible_patches_do_not_change_the_loss(v2, batch):
     inputs, samples = batch
     mask, ids = masks_of(samples), torch.randint(NUM_CODES, (2, 16))
-    model = with_ids(ids)
-    loss = model(inputs, samples, mode='loss')['loss']
+    model = with_ids(ids, v2=v2)
+    losses = model(inputs, samples, mode='loss')
+    assert tuple(losses) == (V2_LOSSES if v2 else ('loss', 'accuracy'))
     model.target_generator.ids = torch.where(mask, ids, (ids + 1) % NUM_CODES)
-    assert torch.equal(model(inputs, samples, mode='loss')['loss'], loss)
+    same = model(inputs, samples, mode='loss')
     model.target_generator.ids = torch.where(mask, (ids + 1) % NUM_CODES, ids)
-    assert not torch.equal(model(inputs, samples, mode='loss')['loss'], loss)
+    other = model(inputs, samples, mode='loss')
+    for name, loss in losses.items():
+        assert torch.equal(same[name], loss)
+        if 'loss' in name:
+            assert not torch.equal(other[name], loss)
 
 
-def test_a_batch_without_masked_patches_gives_zero_loss_and_zero_gradients(batch):
-    model = build()
+@VERSIONS
+def test_a_batch_without_masked_patches_gives_zero_loss_and_zero_gradients(v2, batch):
+    model = build(v2=v2)
     samples = [BaseDataElement(mask=torch.zeros(4, 4, dtype=torch.uint8)) for _ in range(2)]
     losses = model(batch[0], samples, mode='loss')
-    assert losses['loss'] == 0 and losses['accuracy'] == 0
-    losses['loss'].backward()
+    assert all(value == 0 for value in losses.values())
+    model.parse_losses(losses)[0].backward()
     for name, parameter in model.named_parameters():  # DDP waits for every one of them
         assert parameter.grad is not None and (parameter.grad == 0).all(), name
 
@@ -123,6 +147,126 @@ def test_features_are_those_of_the_unmasked_first_view(batch):
         assert torch.equal(model(inputs, mode='tensor')[-1], expected)
     with pytest.raises(ValueError, match="mode 'predict' is not one of"):
         model(batch[0], batch[1], mode='predict')
+
+
+# ---- the second stream of v2 ----
+
+
+@pytest.mark.parametrize('shared', [True, False])
+def test_each_stream_is_predicted_from_and_has_a_loss_by_its_name(shared, batch):
+    model = build(v2=True, shared=shared)
+    inputs, samples = batch
+    mask, ids = masks_of(samples), model.target_generator(inputs[1])
+    early, last = model.backbone.block_tokens(inputs[0], mask, (1, 3))
+    aggregated = model.neck(early, last, model.backbone.attn_biases(inputs[0])[0])
+    head, losses = model.head, model(inputs, samples, mode='loss')
+    norm, fc = (head.norm, head.fc) if shared else (head.cls_norm, head.cls_fc)
+    logits = {'mim': head.fc(head.norm(last)), 'cls': fc(norm(aggregated))}
+    predicted = model.predict_streams(inputs[0], mask)
+    for name, scores in logits.items():
+        scores = scores[:, 1:][mask]
+        torch.testing.assert_close(predicted[name], scores)
+        torch.testing.assert_close(losses[f'loss_{name}'], torch.nn.functional.cross_entropy(scores, ids[mask]))
+        correct = (scores.argmax(dim=1) == ids[mask]).float().mean().item()
+        assert losses[f'accuracy_{name}'].item() == pytest.approx(100 * correct)
+    assert tuple(losses) == V2_LOSSES and predicted.keys() == logits.keys()
+
+
+def test_losses_of_the_streams_count_alike(batch):
+    model = build(v2=True)
+    losses = model(*batch, mode='loss')
+    total, logged = model.parse_losses(losses)
+    assert total == logged['loss'] == losses['loss_mim'] + losses['loss_cls']
+
+
+def test_nothing_is_computed_twice_and_nothing_for_nothing(batch):
+    model, calls = build(v2=True), []
+    inputs, samples = batch
+    for name in ('neck', 'head', 'backbone.patch_embed', 'backbone.rel_pos_bias.0'):
+        model.get_submodule(name).register_forward_hook(lambda *args, name=name: calls.append(name))
+    rows = []
+    model.head.fc.register_forward_hook(lambda module, args, out: rows.append(len(out)))
+    model(*batch, mode='loss')
+    assert sorted(calls) == ['backbone.patch_embed', 'backbone.rel_pos_bias.0', 'head', 'neck']
+    assert rows == [masks_of(samples).sum()] * 2
+    calls.clear()
+    tokens = model.predict_tokens(inputs[0], masks_of(samples))
+    assert torch.equal(tokens, model.predict_streams(inputs[0], masks_of(samples))['mim'])
+    assert calls.count('neck') == 1
+    calls.clear()
+    assert len(model(inputs, mode='tensor')) == 1 and 'neck' not in calls
+
+
+def test_the_neck_adds_the_bias_of_the_backbone(batch):
+    model, seen = build(v2=True), []
+    for block in [*model.backbone.blocks, *model.neck.blocks]:
+        block.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
+    model(*batch, mode='loss')
+    assert len(seen) == 6 and seen[0].shape == (3, 17, 17)
+    assert all(bias is seen[0] for bias in seen)
+
+
+def gradients_at(model, batch, name):
+    """Of one of the losses: at the tokens after the second and after the last block, and at every parameter."""
+    model.zero_grad()
+    tokens = {}
+    for i in (1, 3):
+        model.backbone.blocks[i].register_forward_hook(lambda *args, i=i: tokens.update({i: args[-1]}))
+    loss = model(*batch, mode='loss')[f'loss_{name}']
+    parameters = dict(model.named_parameters())
+    wanted = [tokens[1], tokens[3], *parameters.values()]
+    early, last, *rest = torch.autograd.grad(loss, wanted, allow_unused=True)
+    return early, last, dict(zip(parameters, rest, strict=True))
+
+
+def test_gradients_of_the_second_stream_reach_late_blocks_through_the_class_token_alone(batch):
+    model, mask = build(v2=True), masks_of(batch[1])
+    early, last, parameters = gradients_at(model, batch, 'cls')
+    assert last[:, 0].abs().sum() > 0 and (last[:, 1:] == 0).all()
+    assert early[:, 1:].abs().sum() > 0
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in parameters.values())
+    _, last, parameters = gradients_at(model, batch, 'mim')
+    assert (last[:, 0] == 0).all() and (last[:, 1:][~mask] == 0).all() and last[:, 1:][mask].abs().sum() > 0
+    for name, gradient in parameters.items():
+        assert (gradient is None) == name.startswith('neck.'), name
+
+
+def test_an_own_classifier_of_the_second_stream_learns_from_it_alone(batch):
+    model = build(v2=True, shared=False)
+    for stream, idle in (('mim', ('head.cls_', 'neck.')), ('cls', ('head.norm', 'head.fc'))):
+        _, _, parameters = gradients_at(model, batch, stream)
+        for name, gradient in parameters.items():
+            assert (gradient is None) == name.startswith(idle), name
+
+
+def test_the_neck_is_made_like_the_backbone_where_its_config_does_not_say():
+    kwargs = dict(v2=True, layer_scale=0.5, drop_path_rate=0.3, with_cp=True)
+    model = MODELS.build(config(**kwargs))
+    expected = {key: value.shape for key, value in model.backbone.blocks[0].state_dict().items()}
+    assert {key: value.shape for key, value in model.neck.blocks[0].state_dict().items()} == expected
+    assert (model.neck.blocks[0].scale1.gamma == 0.5).all()
+    assert [block.drop_path.rate for block in model.neck.blocks] == pytest.approx([0.2, 0.3])
+    assert model.neck.with_cp
+    other = MODELS.build(config(neck=dict(layer_scale=None, drop_path_rate=0, num_layers=1, with_cp=False), **kwargs))
+    assert [block.drop_path.rate for block in other.neck.blocks] == [0]
+    assert not any('scale' in key for key in other.neck.state_dict())
+    assert not other.neck.with_cp
+
+
+def test_a_backbone_without_a_bias_has_a_neck_without_one(batch):
+    assert build(v2=True, rel_pos_bias=None)(*batch, mode='loss')['loss_cls'].isfinite()
+    with pytest.raises(ValueError, match="'per_block' leaves none for a neck: give the backbone 'shared' or None"):
+        build(v2=True, rel_pos_bias='per_block')
+
+
+@pytest.mark.parametrize('size', [(24, 40), (48, 32)])
+def test_v2_takes_views_of_other_sizes(size):
+    model, grid = build(dict(type=FixedTargets), v2=True), (size[0] // 8, size[1] // 8)
+    num_patches = grid[0] * grid[1]
+    model.target_generator.ids = torch.randint(NUM_CODES, (1, num_patches))
+    samples = [BaseDataElement(mask=torch.rand(grid) < 0.4)]
+    views = (torch.randn(1, 3, *size), torch.rand(1, 3, *size))
+    assert all(value.isfinite() for value in model(views, samples, mode='loss').values())
 
 
 # ---- the target generator ----
@@ -162,19 +306,25 @@ def test_copies_of_the_model_share_its_target_generator():
     assert ExponentialMovingAverage(model).module.target_generator is model.target_generator
 
 
-def test_target_generator_is_bit_identical_after_training_steps_with_autocast_and_averaging(batch):
-    model = build(drop_path_rate=0.1).train()
+@VERSIONS
+def test_target_generator_is_bit_identical_after_training_steps_with_autocast_and_averaging(v2, batch):
+    model = build(TOKENIZER_V2 if v2 else TOKENIZER, drop_path_rate=0.1, v2=v2).train()
     average = ExponentialMovingAverage(model)
     before, weights = state_of(model.target_generator), state_of(model)
     wrapper = AutocastOptimWrapper(optimizer=torch.optim.AdamW(model.parameters(), lr=0.01))
-    for _ in range(3):
+    for _ in range(50):
         with wrapper.optim_context(model):
-            loss = model(*batch, mode='loss')['loss']
+            loss, _ = model.parse_losses(model(*batch, mode='loss'))
         wrapper.update_params(loss)
         average.update_parameters(model)
     after = state_of(model.target_generator)
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
-    assert not torch.equal(weights['head.fc.weight'], model.head.fc.weight)
+    for key in (
+        'head.fc.weight',
+        'backbone.blocks.0.mlp.fc1.weight',
+        *(['neck.blocks.0.mlp.fc1.weight'] if v2 else []),
+    ):
+        assert not torch.equal(weights[key], model.state_dict()[key]), key
 
 
 def test_target_generator_runs_in_float32_under_autocast_and_whatever_the_model_is_cast_to(batch):
@@ -203,17 +353,7 @@ def test_target_generator_loads_its_weights_with_the_model_or_at_the_latest_when
     torch.save(source.encoder.state_dict(), tmp_path / 'encoder.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'encoder.pth'))
     expected = source(batch[0][1])
-    eager, lazy = (
-        MODELS.build(
-            dict(
-                type='mmbeit.MaskedImageModeling',
-                backbone=tiny_backbone_cfg(rel_pos_bias='shared', mask_token=True, out_type='raw'),
-                head=dict(type='mmbeit.MIMHead'),
-                target_generator=dict(TOKENIZER, init_cfg=init_cfg),
-            )
-        )
-        for _ in range(2)
-    )
+    eager, lazy = (MODELS.build(config(dict(TOKENIZER, init_cfg=init_cfg))) for _ in range(2))
     eager.init_weights()
     assert torch.equal(eager.target_generator.encoder.blocks.input.w, source.encoder.blocks.input.w)
     assert not torch.equal(lazy.target_generator.encoder.blocks.input.w, source.encoder.blocks.input.w)

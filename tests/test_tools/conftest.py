@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mmbeit.models import DVAETokenizer
+from mmbeit.models import DVAETokenizer, VQKDTokenizer
 
 ROOT = Path(__file__).parents[2]
 ARCH = 'dict(_delete_=True, embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48)'
+TOKENIZER_ARCH = dict(embed_dims=24, num_layers=1, num_heads=3, feedforward_channels=48)
 PRETRAIN = """
 _base_ = '{root}/configs/beit/beit_beit-base-p16_8xb256-amp-coslr-300e_in1k.py'
 model = dict(
@@ -24,6 +25,20 @@ model = dict(
     target_generator=dict(num_codes=16, width=8, num_groups=3, num_blocks=1, init_cfg=dict(checkpoint='{tokenizer}')),
 )
 _base_.train_pipeline[4].update(size=32, target_size=16)
+_base_.train_pipeline[5].update(grid=4, num_masked=6, min_block=1)
+train_dataloader = dict(dataset=dict(data_root='{data}', pipeline=_base_.train_pipeline))
+"""
+PRETRAIN_V2 = """
+_base_ = '{root}/configs/beitv2/beitv2_beit-base-p16_8xb256-amp-coslr-300e_in1k.py'
+model = dict(
+    backbone=dict(arch={arch}, img_size=32, patch_size=8, drop_path_rate=0.5),
+    neck=dict(early_layers=1),
+    target_generator=dict(
+        arch={tokenizer_arch}, img_size=32, patch_size=8, num_codes=16, code_dim=8,
+        init_cfg=dict(checkpoint='{tokenizer}'),
+    ),
+)
+_base_.train_pipeline[4].update(size=32, target_size=32)
 _base_.train_pipeline[5].update(grid=4, num_masked=6, min_block=1)
 train_dataloader = dict(dataset=dict(data_root='{data}', pipeline=_base_.train_pipeline))
 """
@@ -47,6 +62,25 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.1)]
+"""
+VQKD = """
+_base_ = '{root}/configs/beitv2/vqkd_base-1x768x12-dino_8xb64-amp-coslr-100e_in1k.py'
+model = dict(
+    tokenizer=dict(arch={arch}, img_size=32, patch_size=8, num_codes=16, code_dim=4, revive_below=0.1),
+    teacher=dict(
+        stride=8, embed_dim=24, depth=1, num_heads=3, img_size=32, patch_size=8, init_cfg=dict(checkpoint='{teacher}')
+    ),
+)
+_base_.train_pipeline[2].size = 32
+_base_.test_pipeline[1].size = 36
+_base_.test_pipeline[2].size = 32
+train_dataloader = dict(dataset=dict(data_root='{data}', pipeline=_base_.train_pipeline))
+val_dataloader = dict(
+    batch_size=4, num_workers=0, persistent_workers=False,
+    dataset=dict(data_root='{data}', pipeline=_base_.test_pipeline),
+)
+test_dataloader = val_dataloader
+custom_hooks = [*_base_.custom_hooks, dict(type='mmbeit.CodebookHook', interval=2)]
 """
 SHORT = """
 train_dataloader.update(batch_size=4, num_workers=0, persistent_workers=False)
@@ -97,6 +131,25 @@ def pretrain_config(tmp_path_factory, data, tokenizer) -> Path:
 
 
 @pytest.fixture(scope='session')
+def tokenizer_v2(tmp_path_factory) -> Path:
+    """Checkpoint of a random tokenizer of BEiT v2 with one token per 8 x 8 pixels."""
+    torch.manual_seed(0)
+    model = VQKDTokenizer(TOKENIZER_ARCH, img_size=32, patch_size=8, num_codes=16, code_dim=8)
+    path = tmp_path_factory.mktemp('tokenizer_v2') / 'tokenizer.pth'
+    torch.save(dict(state_dict=model.network.state_dict()), path)
+    return path
+
+
+@pytest.fixture(scope='session')
+def pretrain_config_v2(tmp_path_factory, data, tokenizer_v2) -> Path:
+    """The 300-epoch recipe of BEiT v2 base, shrunk likewise."""
+    path = tmp_path_factory.mktemp('pretrain_v2') / 'tiny_pretrain_v2.py'
+    values = dict(root=ROOT, arch=ARCH, data=data, tokenizer=tokenizer_v2, tokenizer_arch=TOKENIZER_ARCH)
+    path.write_text((PRETRAIN_V2 + SHORT).format(**values))
+    return path
+
+
+@pytest.fixture(scope='session')
 def pretrained(tmp_path_factory, pretrain_config) -> Path:
     """Work folder of three epochs of pretraining without an interruption."""
     work_dir = tmp_path_factory.mktemp('pretrained')
@@ -118,6 +171,33 @@ def finetuned(tmp_path_factory, finetune_config) -> Path:
     """Work folder of three epochs of fine-tuning without an interruption."""
     work_dir = tmp_path_factory.mktemp('finetuned')
     call_tool('train', finetune_config, '--work-dir', work_dir)
+    return work_dir
+
+
+@pytest.fixture(scope='session')
+def teacher(tmp_path_factory) -> Path:
+    """Weights of a random DINO of one block."""
+    timm = pytest.importorskip('timm')
+    torch.manual_seed(0)
+    sizes = dict(embed_dim=24, depth=1, num_heads=3, img_size=32, patch_size=8, num_classes=0)
+    path = tmp_path_factory.mktemp('teacher') / 'teacher.pth'
+    torch.save(timm.create_model('vit_base_patch16_224.dino', pretrained=False, **sizes).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope='session')
+def vqkd_config(tmp_path_factory, data, teacher) -> Path:
+    """The recipe of VQ-KD with features of DINO, shrunk likewise, with what is not official switched on."""
+    path = tmp_path_factory.mktemp('vqkd') / 'tiny_vqkd.py'
+    path.write_text((VQKD + SHORT).format(root=ROOT, arch=ARCH, data=data, teacher=teacher))
+    return path
+
+
+@pytest.fixture(scope='session')
+def vqkd_trained(tmp_path_factory, vqkd_config) -> Path:
+    """Work folder of three epochs of VQ-KD without an interruption."""
+    work_dir = tmp_path_factory.mktemp('vqkd_trained')
+    call_tool('train', vqkd_config, '--work-dir', work_dir)
     return work_dir
 
 
@@ -179,3 +259,11 @@ def python(command) -> Callable[..., subprocess.CompletedProcess]:
 def log() -> Callable[[Path], list[dict]]:
     """:func:`logged`."""
     return logged
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory, python) -> Path:
+    """The data of the quickstarts."""
+    folder = tmp_path_factory.mktemp('digits')
+    python(ROOT / 'tools' / 'dataset_converters' / 'digits.py', folder)
+    return folder

@@ -4,6 +4,8 @@ import json
 import math
 import socket
 import subprocess
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -36,46 +38,64 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-@pytest.fixture(scope='module')
-def two_ranks(tmp_path_factory, root, pretrain_config, command):
-    """Work folder of one epoch of pretraining by two processes, each of which saves what it has at the end."""
+CHILD = """
+_base_ = '{config}'
+custom_imports = dict(imports=['probe'])
+custom_hooks = [*_base_.custom_hooks, dict(type='Probe'){average}]
+train_cfg = dict(max_epochs={epochs})
+default_hooks = dict(checkpoint=dict(interval={epochs}))
+"""
+
+
+class Run(NamedTuple):
+    """Pretraining by two processes, each of which saves what it has at the end."""
+
+    folder: Path
+    epochs: int  # of three steps: 24 images, two processes with 4 each
+    tokenizer: Path
+
+
+@pytest.fixture(scope='module', params=['v1', 'v2 with an average of the weights'])
+def two_ranks(request, tmp_path_factory, command) -> Run:
+    suffix, epochs, average = ('', 1, '') if request.param == 'v1' else ('_v2', 17, ", dict(type='EMAHook')")
+    config = request.getfixturevalue(f'pretrain_config{suffix}')
     folder = tmp_path_factory.mktemp('two_ranks')
     (folder / 'probe.py').write_text(PROBE)
-    (folder / 'config.py').write_text(
-        f"_base_ = '{pretrain_config}'\ncustom_imports = dict(imports=['probe'])\n"
-        "custom_hooks = [*_base_.custom_hooks, dict(type='Probe')]\ntrain_cfg = dict(max_epochs=1)\n"
-    )
+    (folder / 'config.py').write_text(CHILD.format(config=config, epochs=epochs, average=average))
     command(
         *('bash', 'tools/dist_train.sh', folder / 'config.py', 2, '--work-dir', folder / 'run'),
         PORT=free_port(),
         PYTHONPATH=folder,
     )
-    return folder / 'run'
+    return Run(folder / 'run', epochs, request.getfixturevalue(f'tokenizer{suffix}'))
 
 
 def test_ranks_agree_and_share_the_steps(two_ranks):
-    first, second = (read_checkpoint(two_ranks / f'rank{rank}.probe') for rank in (0, 1))
-    assert first['iter'] == second['iter'] == 3  # 24 images, two processes with 4 each
+    first, second = (read_checkpoint(two_ranks.folder / f'rank{rank}.probe') for rank in (0, 1))
+    assert first['iter'] == second['iter'] == 3 * two_ranks.epochs
     assert first['model'].keys() == second['model'].keys()
     for name, tensor in first['model'].items():
         assert torch.equal(tensor, second['model'][name]), name
 
 
 def test_one_checkpoint_without_the_tokenizer(two_ranks, log):
-    assert [path.name for path in two_ranks.glob('*.pth')] == ['epoch_1.pth']
-    state = load_from_local(str(two_ranks / 'epoch_1.pth'))['state_dict']
-    assert not any('target_generator' in name for name in state)
-    losses = [line['loss'] for line in log(two_ranks)]
-    assert len(losses) == 3
+    file = f'epoch_{two_ranks.epochs}.pth'
+    assert [path.name for path in two_ranks.folder.glob('*.pth')] == [file]
+    checkpoint = load_from_local(str(two_ranks.folder / file))
+    for key in {'state_dict', 'ema_state_dict'} & checkpoint.keys():
+        assert not any('target_generator' in name or 'network' in name for name in checkpoint[key])
+    assert ('ema_state_dict' in checkpoint) == (two_ranks.epochs > 1)
+    losses = [line['loss'] for line in log(two_ranks.folder)]
+    assert len(losses) == 3 * two_ranks.epochs
     assert all(map(math.isfinite, losses))
 
 
-def test_tokenizer_is_neither_wrapped_nor_changed(two_ranks, tokenizer):
-    expected = read_checkpoint(tokenizer)['state_dict']
+def test_tokenizer_is_neither_wrapped_nor_changed(two_ranks):
+    expected = read_checkpoint(two_ranks.tokenizer)['state_dict']
     for rank in (0, 1):
-        state = read_checkpoint(two_ranks / f'rank{rank}.probe')['generator']
-        assert state.keys() == expected.keys()
-        assert all(torch.equal(state[key], expected[key]) for key in expected)
+        state = read_checkpoint(two_ranks.folder / f'rank{rank}.probe')['generator']
+        assert {key.removeprefix('network.') for key in state} == expected.keys()
+        assert all(torch.equal(value, expected[key.removeprefix('network.')]) for key, value in state.items())
 
 
 def test_evaluation_gives_the_metric_of_one_process(finetune_config, finetuned, command, tool, tmp_path):

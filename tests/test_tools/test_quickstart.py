@@ -15,17 +15,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*args: str) -> str:
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
     done = subprocess.run([sys.executable, *args], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
-
-
-@pytest.fixture(scope='module')
-def digits(tmp_path_factory):
-    root = tmp_path_factory.mktemp('digits')
-    run('tools/dataset_converters/digits.py', str(root))
-    return root
 
 
 def test_digits_are_the_scans_of_scikit_learn(digits):

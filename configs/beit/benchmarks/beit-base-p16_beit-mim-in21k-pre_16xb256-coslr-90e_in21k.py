@@ -5,7 +5,7 @@
 # No accuracy of these weights is published, only of what is fine-tuned from them; not measured here.
 _base_ = [
     '../../_base_/models/beit-base-p16.py',
-    '../../_base_/datasets/imagenet21k_finetune.py',
+    '../../_base_/datasets/imagenet21k_finetune_half.py',
     '../../_base_/schedules/adamw_finetune_90e.py',
     '../../_base_/default_runtime.py',
 ]

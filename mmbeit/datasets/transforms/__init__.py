@@ -4,11 +4,14 @@ from mmbeit.datasets.transforms.erasing import RandomErasing
 from mmbeit.datasets.transforms.image import LoadImage, RandomResizedCropTwoViews
 from mmbeit.datasets.transforms.mask import BlockwiseMask
 from mmbeit.datasets.transforms.seed import SeedTransforms
+from mmbeit.datasets.transforms.segmentation import LoadImageFromFile, LoadSegMap
 from mmbeit.datasets.transforms.text import MaskText, TokenizeText
 
 __all__ = [
     'BlockwiseMask',
     'LoadImage',
+    'LoadImageFromFile',
+    'LoadSegMap',
     'MaskText',
     'RandomErasing',
     'RandomResizedCropTwoViews',

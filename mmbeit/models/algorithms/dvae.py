@@ -8,6 +8,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from mmbeit.layers.dvae import DVAEDecoder, DVAEEncoder, logit_laplace_nll, map_pixels, unmap_pixels
+from mmbeit.layers.quantizer import perplexity
 from mmbeit.registry import MODELS
 
 
@@ -107,9 +108,3 @@ class DiscreteVAE(BaseModel):
         """Images (B, 3, s*h, s*w) in [0, 1] of ids (B, h, w)."""
         mean, _ = self.decoder.embed_and_decode(ids).float().chunk(2, dim=1)
         return unmap_pixels(mean.sigmoid())
-
-
-def perplexity(counts: Tensor) -> Tensor:
-    """How many equally used codes would be as varied as these counts (num_codes,): the exponential of the entropy."""
-    probs = counts / counts.sum().clamp(min=1)
-    return torch.exp(-torch.special.xlogy(probs, probs).sum())

@@ -12,6 +12,9 @@ from mmbeit.registry import MODELS
 class MaskedImageModeling(BaseModel):
     """BEiT pretraining: predict the visual tokens of the patches that the backbone does not see.
 
+    Without a neck this is BEiT v1. BEiT v2 has :class:`mmbeit.models.necks.patch_aggregation.PatchAggregationNeck`, and
+    predicts the same tokens a second time, from what the neck makes of the patches of an early block.
+
     The target generator is a tool of this model, not a part of it: it is kept out of the module tree, so that
     optimizer, weight averages, DDP wrappers and checkpoints never meet it. It follows the model's device.
 
@@ -20,15 +23,21 @@ class MaskedImageModeling(BaseModel):
             `mask_token=True, out_type='raw'`.
         head: Config of :class:`mmbeit.models.heads.mim.MIMHead`; `embed_dims` and `num_codes` are taken from the
             backbone and the target generator where they are not given.
+        neck: Config of the neck of v2, or None. Where they are not given, size, layer scale, drop path rate and
+            `with_cp` are the backbone's, which is then a `mmbeit.BEiT` with `rel_pos_bias='shared'` or None.
         target_generator: Config of a :class:`TargetGenerator` that gives ids, or None for a model that is not trained.
         data_preprocessor: Config of :class:`mmbeit.models.data_preprocessors.MIMDataPreprocessor`.
         init_cfg: mmengine's initialisation config.
+
+    Raises:
+        ValueError: There is a neck, and every block of the backbone has a position table of its own.
     """
 
     def __init__(
         self,
         backbone: dict,
         head: dict,
+        neck: dict | None = None,
         target_generator: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
@@ -37,12 +46,25 @@ class MaskedImageModeling(BaseModel):
         generator = target_generator and MODELS.build(target_generator)
         self.__dict__['target_generator'] = generator
         self.backbone = MODELS.build(backbone)
+        self.neck = None if neck is None else self._build_neck(neck)
         defaults = {'embed_dims': self.backbone.embed_dims}
         if generator is not None:
             defaults['num_codes'] = generator.num_codes
         self.head = MODELS.build({**defaults, **head})
 
     target_generator: TargetGenerator | None
+
+    def _build_neck(self, cfg: dict) -> nn.Module:
+        backbone = self.backbone
+        if len(backbone.rel_pos_bias) > 1:
+            raise ValueError("rel_pos_bias 'per_block' leaves none for a neck: give the backbone 'shared' or None")
+        like_backbone = {
+            'arch': backbone.arch._asdict(),
+            'layer_scale': backbone.layer_scale,
+            'drop_path_rate': backbone.drop_path_rate,
+            'with_cp': backbone.with_cp,
+        }
+        return MODELS.build({**like_backbone, **cfg})
 
     def forward(
         self, inputs: Tensor | tuple[Tensor, Tensor], data_samples: list | None = None, mode: str = 'tensor'
@@ -69,7 +91,7 @@ class MaskedImageModeling(BaseModel):
         return self.backbone(inputs)
 
     def loss(self, inputs: tuple[Tensor, Tensor], data_samples: list) -> dict[str, Tensor]:
-        """Loss of a batch: cross entropy at the masked patches, and their accuracy.
+        """Loss of a batch: cross entropy at the masked patches, and their accuracy, from every stream of tokens.
 
         Raises:
             ValueError: The target generator's tokens do not match the patches; the message gives both numbers.
@@ -83,11 +105,31 @@ class MaskedImageModeling(BaseModel):
                 f'the target view gives {ids.shape[1]} tokens for a mask of {mask.shape[1]} patches: its '
                 'size over the stride of the tokenizer has to equal the size of the view over the patch'
             )
-        tokens = self.backbone(view, mask=mask)[-1]  # (B, 1 + N, D)
-        return self.head.loss(tokens, ids, mask)
+        return self.head.loss(self.streams(view, mask), ids, mask)
+
+    def streams(self, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """What visual tokens are predicted from.
+
+        Args:
+            inputs: Normalised view (B, 3, height, width).
+            mask: (B, N) bool, True = masked.
+
+        Returns:
+            Un-normalised tokens (B, 1 + N, D): 'mim', the output of the last block, and with a neck 'cls', its output.
+        """
+        if self.neck is None:
+            return {'mim': self.backbone(inputs, mask=mask)[-1]}
+        biases = self.backbone.attn_biases(inputs)
+        blocks = self.neck.early_layers - 1, len(self.backbone.blocks) - 1
+        early, last = self.backbone.block_tokens(inputs, mask, blocks, biases)
+        return {'mim': last, 'cls': self.neck(early, last, biases[-1])}
+
+    def predict_streams(self, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Logits of the masked patches from every stream: as of :meth:`predict_tokens`, by the names of `streams`."""
+        return self.head(self.streams(inputs, mask), mask)
 
     def predict_tokens(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        """Logits of the masked patches.
+        """Logits of the masked patches, from the output of the last block. A neck is not run.
 
         Args:
             inputs: Normalised view (B, 3, height, width).
@@ -96,7 +138,7 @@ class MaskedImageModeling(BaseModel):
         Returns:
             (M, num_codes), image by image and row by row.
         """
-        return self.head(self.backbone(inputs, mask=mask)[-1], mask)
+        return self.head({'mim': self.backbone(inputs, mask=mask)[-1]}, mask)['mim']
 
     def init_weights(self) -> None:
         super().init_weights()

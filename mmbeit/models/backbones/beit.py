@@ -12,7 +12,7 @@ from mmbeit.archs import resolve_arch
 from mmbeit.checkpoint.backbone import check_backbone, rename_backbone
 from mmbeit.checkpoint.load import CheckpointError
 from mmbeit.layers.block import Block
-from mmbeit.layers.embeddings import PatchEmbed, substitute_masked
+from mmbeit.layers.embeddings import PatchEmbed, pad_to_patches, remove_padding, substitute_masked
 from mmbeit.layers.init import init_transformer_, rescale_depth_, trunc_normal_
 from mmbeit.layers.position import Grid, RelativePositionBias, resize_abs_pos_embed, square_grid
 from mmbeit.registry import MODELS
@@ -36,7 +36,7 @@ class BEiT(BaseModule):
     Paper: https://arxiv.org/abs/2106.08254; reference: unilm:beit/modeling_{pretrain,finetune}.py, beit2/ likewise.
 
     Images of any size that is a whole number of patches are accepted, without reloading: relative position tables are
-    resized by the official geometric scheme, absolute embeddings bicubically.
+    resized by the official geometric scheme, absolute embeddings bicubically. For maps ('featmap') any size will do.
 
     Args:
         arch: Name of a size ('tiny', 'small', 'base', '24x544', 'large', 'huge', 'giant'), or a dict of
@@ -52,8 +52,10 @@ class BEiT(BaseModule):
             official initialisation of the pretraining model in place of that of the fine-tuning model.
         out_indices: Blocks whose outputs are returned, 0-based, negative from the end. Blocks after the last one of
             them are not run.
-        out_type: 'raw': all tokens, (B, 1 + h*w, D). 'cls_token': (B, D). 'featmap': patches as a map, (B, D, h, w).
-            'avg_featmap': mean of the patches after which a LayerNorm follows (`fc_norm`), (B, D).
+        out_type: 'raw': all tokens, (B, 1 + h*w, D). 'cls_token': (B, D). 'featmap': patches as a map, (B, D, h, w);
+            images are padded to whole patches, and the maps cover the image without the padding
+            (:func:`mmbeit.layers.embeddings.remove_padding`). 'avg_featmap': mean of the patches after which a
+            LayerNorm follows (`fc_norm`), (B, D).
         final_norm: Whether to normalise the last block's tokens.
         frozen_stages: Nothing is frozen by -1, embeddings by 0, and the first n blocks, too, by n.
         with_cp: Whether to recompute activations in the backward pass, to save memory.
@@ -90,7 +92,7 @@ class BEiT(BaseModule):
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         if height % patch_size or width % patch_size:
             raise ValueError(f'img_size {(height, width)} is not a whole number of patches of {patch_size}')
-        dim, depth, num_heads, hidden_dim = resolve_arch(arch)
+        self.arch = dim, depth, num_heads, hidden_dim = resolve_arch(arch)
         out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         if not all(-depth <= i < depth for i in out_indices):
             raise ValueError(f'out_indices {out_indices} do not fit the {depth} blocks of arch {arch!r}')
@@ -102,6 +104,8 @@ class BEiT(BaseModule):
         self.grid: Grid = (height // patch_size, width // patch_size)
         self.out_indices = tuple(i % depth for i in out_indices)
         self.out_type = out_type
+        self.layer_scale = layer_scale
+        self.drop_path_rate = drop_path_rate
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
 
@@ -128,23 +132,28 @@ class BEiT(BaseModule):
         Returns:
             One tensor for each of `out_indices`, in the order of the blocks, of the form that `out_type` says.
         """
-        grid = x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size
-        return tuple(self._format(tokens, grid) for tokens in self.block_tokens(x, mask, self.out_indices))
+        size = x.shape[-2:]
+        if self.out_type == 'featmap':
+            x = pad_to_patches(x, self.patch_size)
+        grid = self.grid_of(x)
+        return tuple(self._format(tokens, grid, size) for tokens in self.block_tokens(x, mask, self.out_indices))
 
-    def block_tokens(self, x: Tensor, mask: Tensor | None, indices: Sequence[int]) -> list[Tensor]:
+    def block_tokens(
+        self, x: Tensor, mask: Tensor | None, indices: Sequence[int], biases: Sequence[Tensor | None] | None = None
+    ) -> list[Tensor]:
         """All tokens after some blocks, whatever `out_indices` and `out_type` are.
 
         Args:
             x: As for :meth:`forward`.
             mask: As for :meth:`forward`.
             indices: Blocks, 0-based.
+            biases: What :meth:`attn_biases` gives for `x`, of someone who needs it again.
 
         Returns:
             (B, 1 + h*w, D) for each of them, in the order of the blocks; the last block's are normalised by
             `final_norm`.
         """
-        x = self.patch_embed(x)
-        grid = tuple(x.shape[-2:])
+        images, x = x, self.patch_embed(x)
         x = x.flatten(2).transpose(1, 2)  # (B, N, D)
         if mask is not None:
             if self.mask_token is None:
@@ -152,8 +161,8 @@ class BEiT(BaseModule):
             x = substitute_masked(x, mask, self.mask_token)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         if self.pos_embed is not None:
-            x = x + resize_abs_pos_embed(self.pos_embed, self.grid, grid)
-        biases = self.attn_biases(grid, compute_dtype(x))
+            x = x + resize_abs_pos_embed(self.pos_embed, self.grid, self.grid_of(images))
+        biases = self.attn_biases(images) if biases is None else biases
         outs = []
         for i in range(max(indices) + 1):
             block = self.blocks[i]
@@ -165,19 +174,23 @@ class BEiT(BaseModule):
                 outs.append(self.norm(x) if i == len(self.blocks) - 1 else x)
         return outs
 
-    def attn_biases(self, grid: Grid, dtype: torch.dtype | None = None) -> list[Tensor | None]:
-        """What each block adds to its attention logits on that grid: (H, 1 + h*w, 1 + h*w), or None."""
-        biases = [bias(grid, dtype) for bias in self.rel_pos_bias]
+    def attn_biases(self, images: Tensor) -> list[Tensor | None]:
+        """What each block adds to its attention logits on images of that size: (H, 1 + h*w, 1 + h*w), or None."""
+        biases = [bias(self.grid_of(images), compute_dtype(images)) for bias in self.rel_pos_bias]
         return biases if len(biases) == len(self.blocks) else (biases or [None]) * len(self.blocks)
 
-    def _format(self, x: Tensor, grid: Grid) -> Tensor:
+    def grid_of(self, images: Tensor) -> Grid:
+        """Patches per side of images (..., height, width)."""
+        return images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
+
+    def _format(self, x: Tensor, grid: Grid, size: Sequence[int]) -> Tensor:
         match self.out_type:
             case 'raw':
                 return x
             case 'cls_token':
                 return x[:, 0]
             case 'featmap':
-                return x[:, 1:].transpose(1, 2).unflatten(2, grid)
+                return remove_padding(x[:, 1:].transpose(1, 2).unflatten(2, grid), size, self.patch_size)
             case 'avg_featmap':
                 return self.fc_norm(x[:, 1:].mean(dim=1))
 

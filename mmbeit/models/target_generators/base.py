@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from mmengine.model import BaseModule
@@ -9,18 +10,23 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from mmbeit.checkpoint.load import CheckpointError
+from mmbeit.layers.autocast import no_autocast
 
 
 class TargetGenerator(BaseModule, ABC):
     """Frozen network from images in [0, 1] to one target per patch: ids (B, N) or features (B, N, D).
 
-    It owns the normalisation that it was trained with. It is always in eval mode, gives no gradient, and runs in
-    float32 whatever autocast says and the model is cast to, since ids near a tie would flip.
+    The attribute `num_codes` is the number of ids, `embed_dims` the width D, `stride` the side of a patch in pixels.
+    It owns the normalisation that it was trained with. It is always in eval mode, gives no gradient, and has float32
+    weights whatever the model is cast to. It also computes in float32 whatever autocast says, since ids near a tie
+    would flip, unless a class says otherwise by `follows_autocast`.
 
     Args:
         init_cfg: `dict(type='Pretrained', checkpoint=PATH)`, or a list of them; every weight has to come from there.
             None leaves the weights as they are drawn.
     """
+
+    follows_autocast = False
 
     def __init__(self, init_cfg: dict | list[dict] | None = None):
         super().__init__(init_cfg)
@@ -34,7 +40,7 @@ class TargetGenerator(BaseModule, ABC):
     def forward(self, images: Tensor) -> Tensor:
         if not self.is_init:  # Runner.test() and inference do not call it, and random targets would not show
             self.init_weights()
-        with torch.autocast(images.device.type, enabled=False):
+        with nullcontext() if self.follows_autocast else no_autocast(images):
             return self.targets(images.float())
 
     def init_weights(self) -> None:
@@ -49,20 +55,28 @@ class TargetGenerator(BaseModule, ABC):
         configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []
         state = {}
         for config in configs:
-            content = CheckpointLoader.load_checkpoint(config['checkpoint'], map_location='cpu')
-            state.update(self.convert(content.get('state_dict', content)))
+            content = self.read(config['checkpoint'])
+            try:
+                state.update(self.convert(content))
+            except CheckpointError as error:
+                raise CheckpointError(f'{config["checkpoint"]}: {error}') from error
         if not configs:
             return
         names = ', '.join(config['checkpoint'] for config in configs)
         try:
             missing, unexpected = self.load_state_dict(state, strict=False)
-        except RuntimeError as error:  # shapes
+        except (RuntimeError, CheckpointError) as error:  # shapes, or the keys of a backbone
             raise CheckpointError(f'{names} does not fit {type(self).__name__}: {error}') from error
         if missing or unexpected:
             raise CheckpointError(
                 f'{names} does not fit {type(self).__name__}: '
                 f'missing {missing[:4]} ({len(missing)} keys), unexpected {unexpected[:4]} ({len(unexpected)} keys)'
             )
+
+    def read(self, checkpoint: str) -> dict[str, Tensor]:
+        """The weights in a file. Override where its names are not to be ours."""
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+        return content.get('state_dict', content)
 
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename the keys of a file that this network can be loaded from. Override where there are such files."""
