@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
 from test_checkpoint import official_beit3 as official
 
+from mmbeit.checkpoint.formats import to_ours
 from mmbeit.layers.position import resize_abs_pos_embed
 from mmbeit.models import BEiT3
 from mmbeit.text_tokenizer import Texts
@@ -57,17 +58,21 @@ NLVR2 = [(r'^head\.dense', 'head.fc')]
 def synthetic(shapes, names=()):
     """Weights by a formula over the sorted official names, under our names."""
     state = {}
-    for rank, name in enumerate(sorted(shapes)):
-        shape = shapes[name]
-        numel = torch.Size(shape).numel()
-        wave = torch.sin(0.7 * torch.arange(numel, dtype=torch.float64) + 1.3 * rank).view(shape)
-        if len(shape) == 1 and name.endswith('.weight'):
-            wave = 1 + 0.1 * wave
-        else:
-            wave *= 0.1 if len(shape) <= 1 else 0.2
+    for name, tensor in formula(shapes).items():
         for pattern, ours in (*NAMES, *names):
             name = re.sub(pattern, ours, name)
-        state[name] = wave
+        state[name] = tensor
+    return state
+
+
+def formula(shapes):
+    state = {}
+    for rank, (name, shape) in enumerate(sorted(shapes.items())):
+        wave = torch.sin(0.7 * torch.arange(torch.Size(shape).numel(), dtype=torch.float64) + 1.3 * rank).view(shape)
+        if len(shape) == 1 and name.endswith('.weight'):
+            state[name] = 1 + 0.1 * wave
+        else:
+            state[name] = wave * (0.1 if len(shape) <= 1 else 0.2)
     return state
 
 
@@ -239,3 +244,22 @@ def test_beam_search(captioner):
     captioner.mlm_head.fc.bias[2] += 1
     assert [caption.words for caption in stopped] == [[41, 4, 48, 11, 4]] * 2
     assert [caption.score for caption in stopped] == pytest.approx([-4.9489012, -4.9502985], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('shapes', 'names'),
+    [
+        (official.classifier(**SIZES, classes=5), CLASSIFIER),
+        (official.vqa(**SIZES, classes=7), VQA),
+        (official.nlvr2(**SIZES), NLVR2),
+        (official.retrieval(**SIZES), RETRIEVAL),
+        (official.captioner(**SIZES), CAPTIONING),
+        (official.pretraining(**SIZES, codes=11), [*CAPTIONING, (r'^mim_head', 'mim_head.fc')]),
+    ],
+    ids=['classifier', 'vqa', 'nlvr2', 'retrieval', 'captioner', 'pretraining'],
+)
+def test_converted_weights_are_those_of_the_golden_vectors(shapes, names):
+    ours, _ = to_ours(formula(shapes))
+    expected = synthetic(shapes, names)
+    assert ours.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in ours.items())
