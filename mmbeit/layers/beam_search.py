@@ -38,7 +38,7 @@ def beam_search(
             far, and gives (B, 1, V) then. An image that is done is continued with anything; there may be fewer beams.
         eos: Id of `</s>`.
         num_beams: Beams of an image.
-        max_length: Most ids of a caption: its words, `<s>`, `</s>`, and one more.
+        max_length: Most ids of a caption, which has up to `max_length - 3` words.
         length_penalty: Exponent of the length.
 
     Returns:

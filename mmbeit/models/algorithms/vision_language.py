@@ -222,13 +222,13 @@ class Captioner(BaseModel):
             captions; without it they are ids.
         mask_id: Id of `<mask>`, where there is no tokenizer that knows it.
         num_beams: Beams of an image.
-        max_length: Most ids of a caption, three of them for other than words; the longest caption has a word less.
+        max_length: Most ids of a caption, which has up to `max_length - 3` words.
         length_penalty: Exponent of the length by which the log probability of a caption is divided.
         data_preprocessor: Config of mmpretrain's `MultiModalDataPreprocessor`, or of another one with its output.
         init_cfg: mmengine's initialisation config.
 
     Raises:
-        ValueError: The tokenizer, which knows <mask> as its last id, has more ids than the backbone.
+        ValueError: The tokenizer, whose last id is that of `<mask>`, has more ids than the backbone.
     """
 
     def __init__(
@@ -249,10 +249,8 @@ class Captioner(BaseModel):
         self.mlm_head = MODELS.build({**sizes, **mlm_head})
         self.tokenizer = TextTokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.mask_id = mask_id if self.tokenizer is None else self.tokenizer.mask_id
-        if self.mask_id >= self.backbone.text_embed.num_embeddings:
-            raise ValueError(
-                f'<mask> is {self.mask_id}, vocab_size {self.backbone.text_embed.num_embeddings} is too small'
-            )
+        if self.mask_id >= sizes['num_tokens']:
+            raise ValueError(f'<mask> is {self.mask_id}, vocab_size {sizes["num_tokens"]} is too small')
         self.num_beams = num_beams
         self.max_length = max_length
         self.length_penalty = length_penalty
