@@ -10,6 +10,7 @@ from mmbeit.models.heads.mim import MIMHead
 from mmbeit.models.necks.patch_aggregation import PatchAggregationNeck
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.target_generators.dvae import DVAETokenizer
+from mmbeit.models.target_generators.stored import StoredTokens
 from mmbeit.models.target_generators.teachers import TimmTeacher, TransformersTeacher
 from mmbeit.models.target_generators.vqkd import VQKDEncoder, VQKDTokenizer
 
@@ -22,6 +23,7 @@ __all__ = [
     'MIMHead',
     'MaskedImageModeling',
     'PatchAggregationNeck',
+    'StoredTokens',
     'TargetGenerator',
     'TimmTeacher',
     'TransformersTeacher',

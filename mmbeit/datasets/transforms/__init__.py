@@ -3,6 +3,7 @@
 from mmbeit.datasets.transforms.erasing import RandomErasing
 from mmbeit.datasets.transforms.image import LoadImage, RandomResizedCropTwoViews
 from mmbeit.datasets.transforms.mask import BlockwiseMask
+from mmbeit.datasets.transforms.replay import ReplayView
 from mmbeit.datasets.transforms.seed import SeedTransforms
 
-__all__ = ['BlockwiseMask', 'LoadImage', 'RandomErasing', 'RandomResizedCropTwoViews', 'SeedTransforms']
+__all__ = ['BlockwiseMask', 'LoadImage', 'RandomErasing', 'RandomResizedCropTwoViews', 'ReplayView', 'SeedTransforms']
