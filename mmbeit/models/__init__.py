@@ -9,6 +9,7 @@ from mmbeit.models.heads.linear_probe import LinearProbeHead
 from mmbeit.models.heads.mim import MIMHead
 from mmbeit.models.necks.patch_aggregation import PatchAggregationNeck
 from mmbeit.models.target_generators.base import TargetGenerator
+from mmbeit.models.target_generators.beit_teacher import BEiTTeacher
 from mmbeit.models.target_generators.dvae import DVAETokenizer
 from mmbeit.models.target_generators.stored import StoredTokens
 from mmbeit.models.target_generators.teachers import TimmTeacher, TransformersTeacher
@@ -16,6 +17,7 @@ from mmbeit.models.target_generators.vqkd import VQKDEncoder, VQKDTokenizer
 
 __all__ = [
     'BEiT',
+    'BEiTTeacher',
     'DVAETokenizer',
     'DiscreteVAE',
     'LinearProbeHead',

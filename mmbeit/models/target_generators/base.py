@@ -65,7 +65,7 @@ class TargetGenerator(BaseModule, ABC):
         names = ', '.join(config['checkpoint'] for config in configs)
         try:
             missing, unexpected = self.load_state_dict(state, strict=False)
-        except RuntimeError as error:  # shapes
+        except (RuntimeError, CheckpointError) as error:  # shapes, or the keys of a backbone
             raise CheckpointError(f'{names} does not fit {type(self).__name__}: {error}') from error
         if missing or unexpected:
             raise CheckpointError(
