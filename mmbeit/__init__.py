@@ -15,6 +15,7 @@ _APIS = {
     'ImageClassificationInferencer': 'mmbeit.apis.inference',
     'FeatureExtractor': 'mmbeit.apis.inference',
     'MaskedImageModelingInferencer': 'mmbeit.apis.inference',
+    'TokenFolder': 'mmbeit.datasets.tokens',
 }
 
 compat.apply()

@@ -5,14 +5,16 @@ import numpy as np
 import pytest
 import torch
 from builders import randomize
+from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
 from PIL import Image
 from token_recipes import DVAE, VQKD, recipe, write_images, write_tokenizer
 
 from mmbeit.apis.extraction import TokenExtractor
-from mmbeit.apis.token_recipe import check_images, identify, use_tokens
+from mmbeit.apis.token_recipe import check_images, identify, split_pipeline, use_tokens
 from mmbeit.models import StoredTokens
+from mmbeit.resources import resource_root
 
 COUNT = 24
 
@@ -33,6 +35,24 @@ def tokens(images, tokenizer, tmp_path):
     extractor = TokenExtractor(recipe(images, tokenizer), tmp_path / 'tokens', views=2)
     extractor.run()
     return extractor.tokens.folder
+
+
+RECIPES = [
+    path
+    for path in sorted((resource_root() / 'configs').glob('beit*/**/*.py'))
+    if 'mmbeit.MaskedImageModeling' in str(Config.fromfile(path).get('model'))
+]
+
+
+def test_there_are_recipes():
+    assert {'beit', 'beitv2', 'quickstart'} <= {path.parent.name for path in RECIPES}
+
+
+@pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
+def test_every_pretraining_recipe_can_take_tokens(path):
+    view, rest = split_pipeline(Config.fromfile(path))
+    assert view[0]['type'] == 'mmbeit.LoadImage' and view[-1]['type'] == 'mmbeit.RandomResizedCropTwoViews'
+    assert [step['type'] for step in rest] == ['mmbeit.BlockwiseMask', 'PackInputs']
 
 
 def losses_of(cfg, state=None):

@@ -60,6 +60,13 @@ def test_what_is_written_is_read(tokens, ids):
             again[image]
 
 
+def test_images_come_one_after_the_other(tokens, ids):
+    seen = dict(zip(tokens.paths(), tokens, strict=True))
+    assert list(seen) == names()
+    assert [image for image, records in enumerate(seen.values()) if records is None] == list(UNREADABLE)
+    assert np.array_equal(seen['a/0100.png']['ids'], ids[100])
+
+
 def test_numpy_reads_the_files(tokens, ids):
     files = sorted(tokens.folder.glob('tokens_*.npy'))
     stored = np.concatenate([np.load(path)['ids'] for path in files])

@@ -10,6 +10,7 @@ import torch
 from builders import randomize
 from PIL import Image
 
+from mmbeit.engine.config import find_config
 from mmbeit.models import DVAETokenizer
 
 NUM_IMAGES = 150  # three files
@@ -108,6 +109,17 @@ def test_two_processes(extracted, pretrain_config, many, python, tmp_path):
 def test_centre_of_any_size(pretrain_config, many, tool, tmp_path, capsys):
     tool('extract_tokens', pretrain_config, tmp_path, '--images', many, '--size', 20)
     assert '5 x 5 tokens of 1 views of 150 images' in capsys.readouterr().out
+
+
+def test_page_of_the_documentation(extracted, root):
+    text = (root / 'docs' / 'tokens.md').read_text()
+    names = set(re.findall(r'(?:tokens.py |CONFIG=)(beit\w*\S+)', text))
+    assert len(names) == 1 and find_config(names.pop()).is_file()
+    code = re.search(r'```python\n(.*?)```', text, re.DOTALL)[1].replace('tokens/photos', str(extracted))
+    scope = {}
+    exec(code, scope)
+    assert scope['ids'].shape == (64, 2, 4, 4)
+    assert scope['path'] == 'c2/98.png' and scope['records']['ids'].shape == (2, 4, 4)
 
 
 def steps(log, work_dir):
