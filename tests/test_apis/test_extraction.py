@@ -106,6 +106,15 @@ def test_how_they_are_computed_does_not_matter(change, cfg, tmp_path):
     assert stored(tmp_path / 'other') == stored(tmp_path / 'one')
 
 
+def test_parts_share_the_files(cfg, tmp_path):
+    extractor = TokenExtractor(cfg, tmp_path, views=1)
+    assert extractor.tokens.missing() == [0, 1]
+    extractor.run(1, 2)
+    assert extractor.tokens.missing() == [0]
+    extractor.run(0, 2)
+    assert extractor.tokens.missing() == []
+
+
 def test_what_is_there_is_left(cfg, tmp_path):
     tokens = extract(cfg, tmp_path / 'tokens', views=2)
     whole = stored(tokens.folder)
