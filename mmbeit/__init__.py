@@ -12,9 +12,10 @@ _APIS = {
     'get_model': 'mmbeit.apis.model',
     'DataConfig': 'mmbeit.apis.data',
     'inference_model': 'mmbeit.apis.inference',
-    'ImageClassificationInferencer': 'mmbeit.apis.inference',
-    'FeatureExtractor': 'mmbeit.apis.inference',
-    'MaskedImageModelingInferencer': 'mmbeit.apis.inference',
+    'ImageClassificationInferencer': 'mmbeit.apis.classification',
+    'SegmentationInferencer': 'mmbeit.apis.segmentation',
+    'FeatureExtractor': 'mmbeit.apis.features',
+    'MaskedImageModelingInferencer': 'mmbeit.apis.tokens',
     'TokenFolder': 'mmbeit.datasets.tokens',
 }
 

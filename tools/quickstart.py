@@ -6,27 +6,22 @@ they measured. Fifty labelled scans are fine-tuned on, once from BEiT's weights 
 
 import argparse
 import json
-import os
-import re
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from statistics import mean, pstdev
-from typing import NamedTuple
 
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-TOOLS = Path(__file__).parent
-CONFIGS = TOOLS.parent / 'configs' / 'beit' / 'quickstart'
+from mmbeit.engine.processes import Run, command, last_checkpoint, last_metrics, precision_options, train_stages
+from mmbeit.resources import resource_root
+
+CONFIGS = resource_root() / 'configs' / 'beit' / 'quickstart'
 DVAE = CONFIGS / 'dvae_digits.py'
 PRETRAIN = CONFIGS / 'beit_beit-mini-p4_1xb128-amp-coslr-150e_digits.py'
 FINETUNE = CONFIGS / 'beit-mini-p4_1xb50-coslr-200e_digits.py'
@@ -35,74 +30,10 @@ TOKENIZER = 'model.target_generator.init_cfg.checkpoint'
 SECONDS = {'dvae': 30, 'pretrain': 190, 'finetune': 10}  # of one run, roughly: shares of the progress bar
 
 
-class Run(NamedTuple):
-    """One call of `tools/train.py`."""
-
-    name: str
-    config: Path
-    work_dir: Path
-    options: tuple[str, ...]
-    seconds: int  # a rough share of the whole, for the progress bar
-
-
-class RunError(Exception):
-    """A run ended with an error; the message shows the end of its log."""
-
-
-def train(run: Run, progress: Progress, task: TaskID) -> None:
-    """Start a run and move the progress bar with the epochs that its log reports."""
-    command = [sys.executable, str(TOOLS / 'train.py'), str(run.config), '--work-dir', str(run.work_dir)]
-    if run.options:
-        command += ['--cfg-options', *run.options]
-    run.work_dir.mkdir(parents=True, exist_ok=True)
-    progress.update(task, description=run.name)
-    done = 0.0
-    lines: list[str] = []
-    # One thread: the models are so small that a second one costs more than it gives.
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
-    with (
-        (run.work_dir / 'output.log').open('w') as log,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        ) as process,
-    ):
-        for line in process.stdout:
-            log.write(line)
-            lines = [*lines[-14:], line]
-            found = re.search(r'Epoch\(train\)\s+\[(\d+)\].* eta: (\S+)', line)
-            total = re.search(r'max_epochs = (\d+)', line)
-            if total:
-                num_epochs = int(total.group(1))
-            if found:
-                share = int(found.group(1)) / num_epochs
-                progress.update(task, advance=(share - done) * run.seconds)
-                done = share
-    if process.returncode:
-        raise RunError(f'{run.name} failed, see {run.work_dir / "output.log"}:\n{"".join(lines)}')
-    progress.update(task, advance=(1 - done) * run.seconds)
-
-
-def last_metrics(work_dir: Path) -> dict[str, float]:
-    """The last validation that a run logged."""
-    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    records = [json.loads(line) for line in logs[-1].read_text().splitlines()]
-    return [record for record in records if not record.keys() & {'loss', 'lr'}][-1]
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices by itself; emulation would be slower than float32."""
-    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
-    return any(capabilities.get(name) for name in ('avx512_bf16', 'amx_bf16', 'bf16'))
-
-
-def last_checkpoint(work_dir: Path) -> Path:
-    return Path((work_dir / 'last_checkpoint').read_text())
-
-
 def runs(args: argparse.Namespace, seeds: Iterable[int]) -> Iterator[list[Run]]:
     """The runs, stage by stage; those of one stage may happen side by side, the stages need what came before."""
     root = args.work_dir
-    options = () if has_bfloat16() else ('optim_wrapper.type=OptimWrapper',)
+    options = precision_options()
     if args.epochs:
         options = (*options, f'train_cfg.max_epochs={args.epochs}', f'train_cfg.val_interval={args.epochs}')
     data = f'train_dataloader.dataset.data_root={args.data}'
@@ -137,8 +68,6 @@ def predict(checkpoint: Path, image: Path) -> tuple[str, float]:
     """Ask a fine-tuned model about one image: its class and the probability."""
     from mmengine.logging import MMLogger
 
-    import mmbeit  # noqa: F401  a CPU build of torch needs it before torchvision
-
     MMLogger.get_instance('mmengine', log_level='ERROR')
     with redirect_stdout(StringIO()), warnings.catch_warnings():  # importing mmpretrain is noisy
         warnings.simplefilter('ignore')
@@ -161,16 +90,8 @@ def main(argv: list[str] | None = None) -> None:
     console = Console()
     start = time.monotonic()
     seeds = range(args.seeds)
-    columns = (TextColumn('{task.description:<36}'), BarColumn(), TimeElapsedColumn(), TextColumn('left'))
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task('', total=SECONDS['dvae'] + SECONDS['pretrain'] + 2 * args.seeds * SECONDS['finetune'])
-        try:
-            for stage in runs(args, seeds):
-                with ThreadPoolExecutor(2) as pool:
-                    list(pool.map(lambda run: train(run, progress, task), stage))
-        except RunError as error:
-            console.print(str(error), markup=False)
-            raise SystemExit(1) from None
+    seconds = SECONDS['dvae'] + SECONDS['pretrain'] + 2 * args.seeds * SECONDS['finetune']
+    train_stages(runs(args, seeds), seconds, console)
     report(args, console, seeds)
     console.print(f'{time.monotonic() - start:.0f} s in all')
 
@@ -201,9 +122,9 @@ def report(args: argparse.Namespace, console: Console, seeds: Iterable[int]) -> 
     picture = root / 'tokens.png'
     chosen = [str(images[i * len(images) // NUM_PICTURES]) for i in range(NUM_PICTURES)]
     checkpoints = {name: str(last_checkpoint(root / name)) for name in ('dvae', 'pretrain')}
-    command = [sys.executable, str(TOOLS / 'visualize_tokens.py'), str(PRETRAIN), checkpoints['pretrain'], *chosen]
-    options = ['--out', str(picture), '--cfg-options', f'{TOKENIZER}={checkpoints["dvae"]}']
-    drawn = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
+    options = ['--out', picture, '--cfg-options', f'{TOKENIZER}={checkpoints["dvae"]}']
+    drawing = command('visualize_tokens', PRETRAIN, checkpoints['pretrain'], *chosen, *options)
+    drawn = subprocess.run(drawing, check=True, capture_output=True, text=True)
     console.print(drawn.stdout.splitlines()[-1])
     results = {'accuracy': accuracy, 'gain': gain, 'codebook': usage}
     (root / 'results.json').write_text(json.dumps(results, indent=2) + '\n')

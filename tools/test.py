@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.fileio import dump
 from mmengine.runner import Runner
 
@@ -17,6 +17,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='path of a config, or name of a config or model of mmbeit')
     parser.add_argument('checkpoint', help='path or URL')
     add_common_arguments(parser)
+    parser.add_argument('--tta', action='store_true', help='average over the images of `tta_pipeline` of the config')
     parser.add_argument('--out', help='file to write results to: .json for metrics, .pkl for predictions')
     parser.add_argument('--out-item', choices=('metrics', 'pred'), help='what to write; by default what --out ends in')
     return parser.parse_args(argv)
@@ -24,6 +25,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     cfg.load_from = args.checkpoint
+    if args.tta:
+        missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
+        if missing:
+            raise ValueError(f'--tta: {args.config} has no {" and no ".join(missing)}')
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
     if not args.out:
         if args.out_item:
             raise ValueError('--out-item says what to write, but there is no --out')

@@ -20,8 +20,8 @@ class DataConfig:
         mean: Of R, G, B, in [0, 255].
         std: Likewise.
         size: Height and width in pixels of what the model takes.
-        crop: The short side is resized to `size / crop`, and the centre is cut out. None: the whole picture is
-            squeezed to `size`, whatever its shape.
+        crop: The short side is resized to `size / crop`, and the centre is cut out (for segmentation it is not).
+            None: the whole picture is squeezed to `size`, whatever its shape.
         interpolation: A name of :class:`PIL.Image.Resampling` in lower case.
     """
 
@@ -70,6 +70,8 @@ class DataConfig:
             return cls(**statistics, size=size, crop=official)
         edge = resize.get('scale', resize.get('size'))
         interpolation = resize.get('interpolation', 'bilinear')
+        if resize.get('keep_ratio'):  # of segmentation: the short side has that length, and nothing is cut off
+            return cls(**statistics, size=min(edge), crop=1.0, interpolation=interpolation)
         if 'CenterCrop' not in steps:
             size = edge[::-1] if resize.type == 'Resize' and not isinstance(edge, int) else edge  # mmcv: width first
             return cls(**statistics, size=size, crop=None, interpolation=interpolation)

@@ -4,6 +4,8 @@ import torch
 import torch.distributed
 from mmengine.config import Config, ConfigDict
 
+from mmbeit.engine.checks import search_dicts
+
 
 def prepare_cpu_dist(cfg: Config) -> None:
     """Let a distributed run start on CPUs: mmengine would select a CUDA device, and hand DDP its number."""
@@ -18,3 +20,11 @@ def prepare_cpu_dist(cfg: Config) -> None:
     )
     wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
+    replace_sync_bn(cfg)
+
+
+def replace_sync_bn(cfg: Config) -> None:
+    """Give the model a norm that synchronises on CPUs where it has SyncBN, which needs a GPU."""
+    for _, node in search_dicts(cfg.get('model'), 'model'):
+        if node.get('type') == 'SyncBN':
+            node['type'] = 'mmbeit.CPUSyncBN'

@@ -1,7 +1,7 @@
 """What a run starts from."""
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
 from mmbeit.checkpoint.load import CheckpointError
@@ -36,7 +36,9 @@ class StartFromCheckpoint(Hook):
                     f'cannot resume from {name}: it holds weights only; to start from them, set load_from'
                 )
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
         if not any(isinstance(module, BEiT) for module in model.modules()):
             return
         loaded = put(model, checkpoint, name, log=runner.logger.warning)

@@ -1,6 +1,9 @@
 """From pixels to tokens."""
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -17,6 +20,42 @@ class PatchEmbed(nn.Module):
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f'{height} x {width} pixels are not a whole number of patches of {self.patch_size}')
         return self.proj(x)
+
+
+def pad_to_patches(x: Tensor, patch_size: int) -> Tensor:
+    """Zeros on the right of and below the images (B, C, height, width), up to a whole number of patches.
+
+    So do recipes of segmentation with a crop that is larger than its image, after it was normalised.
+    """
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, -width % patch_size, 0, -height % patch_size))
+
+
+def remove_padding(x: Tensor, size: Sequence[int], patch_size: int) -> Tensor:
+    """Map (B, D, h, w) of padded images, sampled anew so that its cells divide what was not padding.
+
+    Every cell of the last row or column has seen some of the image, so none of them can be cut off. But a decoder
+    takes a map for one of the image and resizes it to its size: with the padding still in it everything would end up
+    too far up and left, by up to `patch_size - 1` pixels at the far border (mmseg's `PatchEmbed(padding='corner')`).
+
+    Args:
+        x: What came out for :func:`pad_to_patches` of the images.
+        size: Height and width of the images in pixels, before.
+        patch_size: Side of a patch in pixels.
+
+    Returns:
+        (B, D, h, w): `x` itself where nothing was padded, else linear between its cells.
+    """
+    for dim, pixels in ((-2, size[0]), (-1, size[1])):
+        cells = x.shape[dim]
+        if pixels != cells * patch_size:
+            # Not `F.interpolate`: it returns what it got where the number of cells stays, whatever the scale.
+            at = (torch.arange(cells, device=x.device) + 0.5) * pixels / (cells * patch_size) - 0.5
+            lower = at.clamp_(min=0).long()
+            upper = (lower + 1).clamp(max=cells - 1)
+            share = (at - lower).to(x.dtype).view(-1, *[1] * (-1 - dim))
+            x = torch.lerp(x.index_select(dim, lower), x.index_select(dim, upper), share)
+    return x
 
 
 def substitute_masked(x: Tensor, mask: Tensor, mask_token: Tensor) -> Tensor:

@@ -7,7 +7,10 @@ from mmbeit.models.backbones.beit import BEiT
 from mmbeit.models.data_preprocessors import MIMDataPreprocessor
 from mmbeit.models.heads.linear_probe import LinearProbeHead
 from mmbeit.models.heads.mim import MIMHead
+from mmbeit.models.necks.feature_pyramid import FeaturePyramid
+from mmbeit.models.necks.map_norm import MapNorm
 from mmbeit.models.necks.patch_aggregation import PatchAggregationNeck
+from mmbeit.models.norms import CPUSyncBN
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.target_generators.beit_teacher import BEiTTeacher
 from mmbeit.models.target_generators.dvae import DVAETokenizer
@@ -18,9 +21,12 @@ from mmbeit.models.target_generators.vqkd import VQKDEncoder, VQKDTokenizer
 __all__ = [
     'BEiT',
     'BEiTTeacher',
+    'CPUSyncBN',
     'DVAETokenizer',
     'DiscreteVAE',
+    'FeaturePyramid',
     'LinearProbeHead',
+    'MapNorm',
     'MIMDataPreprocessor',
     'MIMHead',
     'MaskedImageModeling',

@@ -15,6 +15,9 @@ from builders import (
     tiny_classifier,
     tiny_mim,
 )
+from test_checkpoint.peers import randomize_norms, tiny_segmentor
+
+from mmbeit.checkpoint.formats import to_ours
 
 modeling = pytest.importorskip('transformers.models.beit.modeling_beit')
 close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
@@ -118,3 +121,31 @@ def test_bias_of_a_wide_window_is_the_direct_lookup_where_transformers_swaps_hei
     table, index = theirs.relative_position_bias_table, theirs.generate_relative_position_index((2, 5))
     assert torch.equal(ours(), table[index].permute(2, 0, 1))
     assert (theirs((2, 5))[0] - ours()).abs().max() > 0.1
+
+
+def test_segmentation_logits_against_transformers_with_the_official_taps():
+    """`BeitForSemanticSegmentation` takes the tokens two blocks before those that its `out_indices` name (0-based)."""
+    pytest.importorskip('mmseg', reason='needs onedl-mmsegmentation, the extra `seg`')
+    taps = (3, 5, 7, 11)
+    theirs = tiny_transformers(
+        modeling.BeitForSemanticSegmentation,
+        'per_block',
+        num_hidden_layers=12,
+        out_indices=list(taps),
+        auxiliary_channels=16,
+    )
+    randomize_norms(theirs)
+    ours = tiny_segmentor(arch={**TINY, 'num_layers': 12}, out_indices=taps)
+    state, table = to_ours(theirs.state_dict())
+    assert (table.name, table.kind) == ('hf', 'segmentor')
+    assert ours.load_state_dict(state, strict=False).missing_keys == []
+    images = torch.randn(2, 3, 32, 32)
+    tokens = theirs.beit(images, output_hidden_states=True).hidden_states  # the first are the embeddings
+    maps = theirs.fpn([tokens[i + 1][:, 1:].transpose(1, 2).unflatten(2, (4, 4)) for i in taps])
+    logits = ours(images)
+    assert logits.std() > 0.01
+    close(logits, theirs.decode_head(maps))
+    close(ours.auxiliary_head(ours.extract_feat(images)), theirs.auxiliary_head(maps))
+    as_it_is = theirs(images).logits
+    resized = torch.nn.functional.interpolate(logits, size=as_it_is.shape[-2:], mode='bilinear')
+    assert (as_it_is - resized).abs().max() > 0.01

@@ -39,10 +39,11 @@ def test_data_config_of_a_model_is_that_of_its_recipe(name):
 
 def test_official_geometries():
     crops = {(model['Data']['Size'], model['Data']['Crop']) for model in models().values()}
-    assert crops == {(224, 0.875), (384, 1.0), (512, 1.0), (256, 1.0)}
+    assert crops == {(224, 0.875), (384, 1.0), (512, 1.0), (640, 1.0), (256, 1.0)}
     for name, model in models().items():
-        half = ('in21k' in name and 'beitv2' not in name) or name in OTHER_STATISTICS
-        if not name.startswith('dvae'):
+        imagenet = 'beitv2' in name or 'ade20k' in name  # for segmentation whatever the pretraining had
+        half = ('in21k' in name and not imagenet) or name in OTHER_STATISTICS
+        if not name.startswith(('dvae', 'vqkd')):
             assert model['Data']['Mean'] == ([127.5] * 3 if half else [123.675, 116.28, 103.53])
 
 

@@ -44,7 +44,9 @@ def test_names():
     classifiers = mmbeit.list_models(task='image classification')
     others = mmbeit.list_models(task='null')
     assert PRETRAINED in others and FINETUNED in classifiers
-    assert sorted(classifiers + others) == mmbeit.list_models()
+    segmentors = mmbeit.list_models(task='semantic segmentation')
+    assert sorted(classifiers + segmentors + others) == mmbeit.list_models()
+    assert all('ade20k' in name for name in segmentors) and len(segmentors) > 8
     assert mmbeit.list_models('BEiT-', exclude_patterns=['*large', '*linear']) == [
         name for name in mmbeit.list_models('beit-') if 'large' not in name and 'linear' not in name
     ]

@@ -92,15 +92,18 @@ def tiny_mm_vqkd() -> nn.Module:
     return randomize(MODELS.build(config))
 
 
-def segmentor_cfg(backbone: dict) -> dict:
+BN = dict(type='BN', requires_grad=True)
+
+
+def segmentor_cfg(backbone: dict, neck: dict) -> dict:
     dim = TINY['embed_dims']
-    norm = dict(type='BN', requires_grad=True)
+    norm = BN
     loss = dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True)
     head = dict(num_classes=NUM_CLASSES, norm_cfg=norm, align_corners=False, loss_decode=loss)
     return dict(
         type='mmseg.EncoderDecoder',
         backbone=backbone,
-        neck=dict(type='mmseg.Feature2Pyramid', embed_dim=dim, rescales=[4, 2, 1, 0.5], norm_cfg=norm),
+        neck=neck,
         decode_head=dict(
             type='mmseg.UPerHead',
             in_channels=[dim] * 4,
@@ -137,9 +140,8 @@ def randomize_norms(module: nn.Module) -> nn.Module:
     return module
 
 
-def tiny_mmseg() -> nn.Module:
-    backbone = dict(
-        type='mmseg.BEiT',
+def mmseg_backbone_cfg(**kwargs) -> dict:
+    config = dict(
         img_size=(32, 32),
         patch_size=8,
         embed_dims=TINY['embed_dims'],
@@ -151,13 +153,19 @@ def tiny_mmseg() -> nn.Module:
         init_values=0.1,
         norm_cfg=dict(type='LN', eps=1e-6),
     )
-    return randomize_norms(build_in_mmseg(segmentor_cfg(backbone)))
+    return dict(type='mmseg.BEiT', **{**config, **kwargs})
+
+
+def tiny_mmseg() -> nn.Module:
+    neck = dict(type='mmseg.Feature2Pyramid', embed_dim=TINY['embed_dims'], rescales=[4, 2, 1, 0.5], norm_cfg=BN)
+    return randomize_norms(build_in_mmseg(segmentor_cfg(mmseg_backbone_cfg(), neck)))
 
 
 def tiny_segmentor(**kwargs) -> nn.Module:
-    """mmseg's EncoderDecoder around our backbone."""
-    backbone = tiny_backbone_cfg(out_type='featmap', out_indices=(0, 1, 2, 3), **kwargs)
-    return randomize_norms(build_in_mmseg(segmentor_cfg(backbone)))
+    """mmseg's EncoderDecoder around our backbone and our neck."""
+    backbone = tiny_backbone_cfg(**{'out_type': 'featmap', 'out_indices': (0, 1, 2, 3), **kwargs})
+    neck = dict(type='mmbeit.FeaturePyramid', in_channels=TINY['embed_dims'])
+    return randomize_norms(build_in_mmseg(segmentor_cfg(backbone, neck)))
 
 
 def build_in_mmseg(cfg: dict) -> nn.Module:

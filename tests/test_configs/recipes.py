@@ -16,6 +16,7 @@ PATHS = {path.stem: path for path in sorted((ROOT / 'configs').rglob('*.py')) if
 FAMILIES = ('beit', 'beitv2')
 EVALUATIONS = [name for name in PATHS if name.endswith(('_imagenet-a', '_imagenet-r'))]
 RECIPES = [name for name, path in PATHS.items() if 'quickstart' not in path.parts and name not in EVALUATIONS]
+SEGMENTATION = [name for name in RECIPES if '_ade20k-' in name]
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 HALF = ([127.5] * 3, [127.5] * 3)
@@ -49,15 +50,18 @@ def cost_of(name: str) -> Complexity:
 
 
 def parse(name: str) -> dict:
-    """What the name of a recipe says."""
+    """What the name of a recipe says. A training has epochs or, for segmentation, iterations."""
     found = re.fullmatch(
-        r'(?P<model>.+)_(?P<gpus>\d+)xb(?P<batch>\d+)(-accu(?P<accumulate>\d+))?(-linear)?(-amp)?-coslr'
-        r'-(?P<epochs>\d+)e_(?P<data>in21k|in1k)(-(?P<size>\d+)px)?',
+        r'(?P<model>.+)_(?P<gpus>\d+)xb(?P<batch>\d+)(-accu(?P<accumulate>\d+))?(-linear)?(-amp)?'
+        r'(-coslr-(?P<epochs>\d+)e_(?P<images>in21k|in1k)(-(?P<size>\d+)px)?'
+        r'|-(?P<iters>\d+)k_(?P<scenes>ade20k)-(?P<crop>\d+)x(?P=crop))',
         name,
     )
     assert found, f'{name} does not follow the convention for names'
-    numbers = {k: int(found[k] or 1) for k in ('gpus', 'batch', 'accumulate', 'epochs')}
-    return {'model': found['model'], 'data': found['data'], 'size': int(found['size'] or 224), **numbers}
+    numbers = {key: int(found[key] or 1) for key in ('gpus', 'batch', 'accumulate')}
+    length = {'iters': 1000 * int(found['iters'])} if found['iters'] else {'epochs': int(found['epochs'])}
+    size = int(found['size'] or found['crop'] or 224)
+    return {'model': found['model'], 'data': found['images'] or found['scenes'], 'size': size, **numbers, **length}
 
 
 class Finetuning(NamedTuple):

@@ -2,6 +2,7 @@ import pytest
 import torch
 from builders import tiny_classifier, tiny_mim
 from mmengine.optim import build_optim_wrapper
+from test_checkpoint.peers import tiny_segmentor
 from torch import nn
 
 RATE = 0.5  # its powers are exact
@@ -77,6 +78,39 @@ def test_groups_of_pretraining_with_a_shared_table():
     norm = {f'head.norm.{name}': value for name, value in NORM.items()}
     wanted = expected({**STEM, **BLOCKS, **table, **norm, **HEAD}, lr=1.5e-3)
     assert settings(model, build(model, lr=1.5e-3)) == wanted
+
+
+def conv(name):
+    return {f'{name}.conv.weight': (0, True), f'{name}.bn.weight': (0, False), f'{name}.bn.bias': (0, False)}
+
+
+def with_bias(name):
+    return {f'{name}.weight': (0, True), f'{name}.bias': (0, False)}
+
+
+def test_groups_of_segmentation():
+    """Pyramid and heads learn at the full rate. Officially the class token is decayed there: the list of those that
+    are not has it without the prefix that its name has (unilm:beit2/semantic_segmentation/mmcv_custom)."""
+    pytest.importorskip('mmseg', reason='needs onedl-mmsegmentation, the extra `seg`')
+    model = tiny_segmentor()
+    stem = {name: STEM[name] for name in STEM if 'mask_token' not in name and 'pos_embed' not in name}
+    stem['backbone.cls_token'] = (5, True)
+    tables = {f'backbone.rel_pos_bias.{i}.table': (4 - i, True) for i in range(4)}
+    names = ('upsample_4x.0', 'upsample_4x.3', 'upsample_2x.0')
+    neck = {key: value for name in names for key, value in with_bias(f'neck.{name}').items()}
+    neck.update({'neck.upsample_4x.1.weight': (0, False), 'neck.upsample_4x.1.bias': (0, False)})
+    names = [f'psp_modules.{i}.1' for i in range(4)] + [
+        f'{part}_convs.{i}' for part in ('lateral', 'fpn') for i in '012'
+    ]
+    names += ['bottleneck', 'fpn_bottleneck']
+    decoder = {key: value for name in names for key, value in conv(f'decode_head.{name}').items()}
+    heads = {
+        **conv('auxiliary_head.convs.0'),
+        **with_bias('auxiliary_head.conv_seg'),
+        **with_bias('decode_head.conv_seg'),
+    }
+    found = settings(model, build(model, dict(layer_decay_rate=RATE, no_decay=())))
+    assert found == expected({**stem, **BLOCKS, **tables, **neck, **decoder, **heads})
 
 
 def test_there_is_one_group_for_each_rate_and_decay():

@@ -87,6 +87,27 @@ def test_every_out_type_is_a_view_of_the_raw_tokens():
     torch.testing.assert_close(outs['avg_featmap'], normed)
 
 
+@pytest.mark.parametrize('size', [(30, 47), (32, 41), (9, 8), (1, 1)])
+def test_maps_of_any_image_cover_it_without_the_padding(size):
+    model = tiny_beit(out_type='featmap', out_indices=(1, 3))
+    x = images(*size)
+    h, w = (math.ceil(side / 8) for side in size)
+    padded = nn.functional.pad(x, (0, 8 * w - size[1], 0, 8 * h - size[0]))
+    # What lies between the centres of the outermost cells of the image, in units of the padded one.
+    y, x_ = ((torch.arange(n) + 0.5) * 2 * side / (8 * n) / n - 1 for n, side in ((h, size[0]), (w, size[1])))
+    at = torch.stack(torch.meshgrid(x_, y, indexing='xy'), dim=-1).expand(2, -1, -1, -1)
+    for found, of_padded in zip(model(x), model(padded), strict=True):
+        assert found.shape == (2, 24, h, w)
+        expected = nn.functional.grid_sample(of_padded, at, padding_mode='border', align_corners=False)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('out_type', ['raw', 'cls_token', 'avg_featmap'])
+def test_only_maps_are_made_of_images_that_are_no_whole_number_of_patches(out_type):
+    with pytest.raises(ValueError, match='32 x 30 pixels are not a whole number of patches of 8'):
+        tiny_beit(out_type=out_type)(images(32, 30))
+
+
 def test_out_indices_select_blocks_and_only_the_last_block_is_normalised():
     model = tiny_beit(out_type='raw', final_norm=True, out_indices=(0, 2, -1))
     recorded = {}

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from builders import TINY, randomize, tiny_classifier, tiny_mim
+from mmengine.logging import HistoryBuffer
 
 from mmbeit.checkpoint.formats import from_ours
 from mmbeit.checkpoint.load import CheckpointError
@@ -32,7 +33,7 @@ def test_features_are_those_of_the_pretrained_model(format, block, tmp_path):
 
 def test_a_classifier_may_teach(tmp_path):
     model = tiny_classifier()
-    state = dict(state_dict=model.state_dict(), meta={})
+    state = dict(state_dict=model.state_dict(), meta={}, message_hub=dict(log=HistoryBuffer([1.0], [1])), optimizer={})
     found = teacher(state, tmp_path / 'classifier.pth', backbone=dict(rel_pos_bias='per_block'))
     found.init_weights()
     assert torch.equal(found.network.blocks[2].mlp.fc1.weight, model.backbone.blocks[2].mlp.fc1.weight)

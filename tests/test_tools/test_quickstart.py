@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*args: str) -> str:
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
     done = subprocess.run([sys.executable, *args], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout

@@ -5,5 +5,15 @@ from mmbeit.datasets.transforms.image import LoadImage, RandomResizedCropTwoView
 from mmbeit.datasets.transforms.mask import BlockwiseMask
 from mmbeit.datasets.transforms.replay import ReplayView
 from mmbeit.datasets.transforms.seed import SeedTransforms
+from mmbeit.datasets.transforms.segmentation import LoadImageFromFile, LoadSegMap
 
-__all__ = ['BlockwiseMask', 'LoadImage', 'RandomErasing', 'RandomResizedCropTwoViews', 'ReplayView', 'SeedTransforms']
+__all__ = [
+    'BlockwiseMask',
+    'LoadImage',
+    'LoadImageFromFile',
+    'LoadSegMap',
+    'RandomErasing',
+    'RandomResizedCropTwoViews',
+    'ReplayView',
+    'SeedTransforms',
+]

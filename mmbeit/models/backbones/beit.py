@@ -12,7 +12,7 @@ from mmbeit.archs import resolve_arch
 from mmbeit.checkpoint.backbone import check_backbone, rename_backbone
 from mmbeit.checkpoint.load import CheckpointError
 from mmbeit.layers.block import Block
-from mmbeit.layers.embeddings import PatchEmbed, substitute_masked
+from mmbeit.layers.embeddings import PatchEmbed, pad_to_patches, remove_padding, substitute_masked
 from mmbeit.layers.init import init_transformer_, rescale_depth_, trunc_normal_
 from mmbeit.layers.position import Grid, RelativePositionBias, resize_abs_pos_embed, square_grid
 from mmbeit.registry import MODELS
@@ -36,7 +36,7 @@ class BEiT(BaseModule):
     Paper: https://arxiv.org/abs/2106.08254; reference: unilm:beit/modeling_{pretrain,finetune}.py, beit2/ likewise.
 
     Images of any size that is a whole number of patches are accepted, without reloading: relative position tables are
-    resized by the official geometric scheme, absolute embeddings bicubically.
+    resized by the official geometric scheme, absolute embeddings bicubically. For maps ('featmap') any size will do.
 
     Args:
         arch: Name of a size ('tiny', 'small', 'base', '24x544', 'large', 'huge', 'giant'), or a dict of
@@ -52,8 +52,10 @@ class BEiT(BaseModule):
             official initialisation of the pretraining model in place of that of the fine-tuning model.
         out_indices: Blocks whose outputs are returned, 0-based, negative from the end. Blocks after the last one of
             them are not run.
-        out_type: 'raw': all tokens, (B, 1 + h*w, D). 'cls_token': (B, D). 'featmap': patches as a map, (B, D, h, w).
-            'avg_featmap': mean of the patches after which a LayerNorm follows (`fc_norm`), (B, D).
+        out_type: 'raw': all tokens, (B, 1 + h*w, D). 'cls_token': (B, D). 'featmap': patches as a map, (B, D, h, w);
+            images are padded to whole patches, and the maps cover the image without the padding
+            (:func:`mmbeit.layers.embeddings.remove_padding`). 'avg_featmap': mean of the patches after which a
+            LayerNorm follows (`fc_norm`), (B, D).
         final_norm: Whether to normalise the last block's tokens.
         frozen_stages: Nothing is frozen by -1, embeddings by 0, and the first n blocks, too, by n.
         with_cp: Whether to recompute activations in the backward pass, to save memory.
@@ -130,7 +132,11 @@ class BEiT(BaseModule):
         Returns:
             One tensor for each of `out_indices`, in the order of the blocks, of the form that `out_type` says.
         """
-        return tuple(self._format(tokens, self.grid_of(x)) for tokens in self.block_tokens(x, mask, self.out_indices))
+        size = x.shape[-2:]
+        if self.out_type == 'featmap':
+            x = pad_to_patches(x, self.patch_size)
+        grid = self.grid_of(x)
+        return tuple(self._format(tokens, grid, size) for tokens in self.block_tokens(x, mask, self.out_indices))
 
     def block_tokens(
         self, x: Tensor, mask: Tensor | None, indices: Sequence[int], biases: Sequence[Tensor | None] | None = None
@@ -177,14 +183,14 @@ class BEiT(BaseModule):
         """Patches per side of images (..., height, width)."""
         return images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
 
-    def _format(self, x: Tensor, grid: Grid) -> Tensor:
+    def _format(self, x: Tensor, grid: Grid, size: Sequence[int]) -> Tensor:
         match self.out_type:
             case 'raw':
                 return x
             case 'cls_token':
                 return x[:, 0]
             case 'featmap':
-                return x[:, 1:].transpose(1, 2).unflatten(2, grid)
+                return remove_padding(x[:, 1:].transpose(1, 2).unflatten(2, grid), size, self.patch_size)
             case 'avg_featmap':
                 return self.fc_norm(x[:, 1:].mean(dim=1))
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mmbeit.checkpoint.backbone import FREE, NAME
-from mmbeit.checkpoint.formats import to_ours
+from mmbeit.checkpoint.formats import to_ours, unwrap
 from mmbeit.checkpoint.load import CheckpointError
+from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.target_generators.teachers import Teacher
 from mmbeit.registry import MODELS
 
@@ -45,6 +46,8 @@ class BEiTTeacher(Teacher):
         self.network = network
         self.requires_grad_(False).eval()
 
+    read = TargetGenerator.read  # checkpoints of a run, too, and our names
+
     def features(self, images: Tensor) -> Tensor:
         return self.network(images)[0][:, 1:]
 
@@ -54,7 +57,7 @@ class BEiTTeacher(Teacher):
         Raises:
             CheckpointError: It has none.
         """
-        state, found = to_ours(state)
+        state, found = to_ours(unwrap(state))
         inside = {key.removeprefix(NAME): value for key, value in state.items() if key.startswith(NAME)}
         if not inside:
             raise CheckpointError(f'expected a model with a backbone, but this is a {found.table}')

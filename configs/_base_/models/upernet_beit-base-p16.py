@@ -1,0 +1,55 @@
+# UPerNet on maps after four blocks of BEiT base, in crops of 512 pixels (unilm:beit/semantic_segmentation/configs/).
+# Statistics are ImageNet's whatever the weights were pretrained with, as officially. Recipes name these weights.
+_base_ = '../datasets/imagenet_statistics.py'
+norm_cfg = dict(type='SyncBN', requires_grad=True)
+model = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(
+        type='SegDataPreProcessor',
+        mean=_base_.mean,
+        std=_base_.std,
+        bgr_to_rgb=True,
+        size=(512, 512),
+        pad_val=0,
+        seg_pad_val=255,
+    ),
+    backbone=dict(
+        type='mmbeit.BEiT',
+        arch='base',
+        img_size=512,
+        patch_size=16,
+        rel_pos_bias='per_block',
+        layer_scale=0.1,
+        drop_path_rate=0.1,
+        out_indices=(3, 5, 7, 11),
+        out_type='featmap',
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
+    ),
+    neck=dict(type='mmbeit.FeaturePyramid', in_channels=768, norm_cfg=norm_cfg),
+    decode_head=dict(
+        type='UPerHead',
+        in_channels=[768, 768, 768, 768],
+        in_index=[0, 1, 2, 3],
+        pool_scales=(1, 2, 3, 6),
+        channels=768,
+        dropout_ratio=0.1,
+        num_classes=150,
+        norm_cfg=norm_cfg,
+        align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss', loss_weight=1.0),
+    ),
+    auxiliary_head=dict(
+        type='FCNHead',
+        in_channels=768,
+        in_index=2,
+        channels=256,
+        num_convs=1,
+        concat_input=False,
+        dropout_ratio=0.1,
+        num_classes=150,
+        norm_cfg=norm_cfg,
+        align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4),
+    ),
+    test_cfg=dict(mode='slide', crop_size=(512, 512), stride=(341, 341)),
+)
