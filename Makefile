@@ -1,4 +1,5 @@
-# make quickstart: from scans of digits to a fine-tuned BEiT in minutes.  make test: the test suite.
+# make quickstart: from scans of digits to a fine-tuned BEiT in minutes.  make quickstart-v2: likewise, to BEiT v2.
+# make test: the test suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,10 +7,13 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 export OMP_NUM_THREADS ?= 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quickstart test lint digits clean
+.PHONY: quickstart quickstart-v2 test lint digits clean
 
 quickstart: $(VENV)/.quickstart digits
 	@$(BIN)/python tools/quickstart.py
+
+quickstart-v2: $(VENV)/.quickstart digits
+	@$(BIN)/python tools/quickstart_v2.py
 
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest
@@ -37,4 +41,4 @@ $(VENV)/.test: $(VENV)/.torch constraints.txt setup.py
 	@touch $@ $(VENV)/.quickstart
 
 clean:
-	rm -rf $(VENV) work_dirs/quickstart data/digits
+	rm -rf $(VENV) work_dirs/quickstart work_dirs/quickstart-v2 data/digits
