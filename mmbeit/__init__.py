@@ -17,6 +17,7 @@ _APIS = {
     'FeatureExtractor': 'mmbeit.apis.features',
     'MaskedImageModelingInferencer': 'mmbeit.apis.tokens',
     'probe': 'mmbeit.probing.run',
+    'TokenFolder': 'mmbeit.datasets.tokens',
 }
 
 compat.apply()

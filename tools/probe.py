@@ -36,7 +36,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--train-ann-file', metavar='FILE', help='list of lines NAME LABEL, names relative to --train')
     parser.add_argument('--val-ann-file', metavar='FILE', help='likewise, of --val')
     parser.add_argument('--kind', nargs='+', choices=KINDS, default=['linear', 'knn'], help='probes (linear knn)')
-    parser.add_argument('--block', type=int, help='that the attentive probe looks at (the best one of the first probe)')
+    parser.add_argument(
+        '--block', type=int, help='that the attentive probe looks at (the best one of linear, or of knn)'
+    )
     training = Training()
     parser.add_argument('--epochs', type=int, default=training.epochs, help='of linear and attentive (%(default)s)')
     parser.add_argument(
@@ -55,6 +57,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--device', help='such as cpu or cuda:1 (the first GPU, if there is one)')
     parser.add_argument('--cache', default='work_dirs/probe/features', metavar='DIR', help='for features (%(default)s)')
+    parser.add_argument('--dtype', choices=('float16', 'float32'), default='float16', help='of the cache (%(default)s)')
     parser.add_argument('--out', metavar='DIR', help='for results.json and blocks.png (work_dirs/probe/MODEL/WEIGHTS)')
     parser.add_argument(
         '--cfg-options', nargs='+', action=Override, default={}, metavar='KEY=VALUE', help='override the config'
@@ -118,6 +121,7 @@ def main(argv: list[str] | None = None) -> None:
                 cache=args.cache,
                 device=args.device,
                 amp=args.amp,
+                dtype=getattr(torch, args.dtype),
                 batch_size=args.batch_size,
                 num_workers=args.num_workers,
             )

@@ -105,7 +105,7 @@ class NormEMAQuantizer(nn.Module):
         """Put tokens of the batch in the place of codes that are hardly used.
 
         These count as used just enough: what nothing is near to in the next batch either is replaced again. With more
-        time for each, hardly any stay where an encoder moves faster than its codes follow (600 steps on patches of 8
+        time for each, fewer stay where an encoder moves faster than its codes follow (600 steps on patches of 8
         kinds: 90 % of 512 codes in use this way, 73 % with 70 steps of time, 70 % with 230).
         """
         enough = self.revive_below * self.cluster_size.mean()

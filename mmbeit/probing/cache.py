@@ -140,7 +140,7 @@ def _stored_as(dtype: torch.dtype, features: Tensor, kind: Kind) -> Tensor:
     if not stored.isfinite().all():
         if features.isfinite().all():
             raise FeatureError(
-                f'{kind.name} features reach {features.abs().max():.3g}, which {dtype} cannot hold: use float32'
+                f'{kind.name} features reach {features.abs().max():.3g}, which {dtype} cannot hold: use dtype float32'
             )
         raise FeatureError(f'{kind.name} features are not finite: are these the right weights?')
     return stored

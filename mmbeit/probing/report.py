@@ -83,21 +83,21 @@ def sentences(probed: Probed) -> list[str]:
 
 def draw(probed: Probed, title: str) -> matplotlib.figure.Figure:
     """Accuracy by block: a line for each probe, dashed on held-out images, with a ring around its best block."""
-    figure = matplotlib.figure.Figure(figsize=(max(7, 0.35 * probed.num_blocks + 3), 4), layout='constrained')
+    figure = matplotlib.figure.Figure(figsize=(max(8, 0.35 * probed.num_blocks + 4), 4), layout='constrained')
     axes = figure.subplots()
     for one in probed.measured:
+        best = one.of_block(one.best)
         style = dict(color=COLORS[one.probe], marker='o', markersize=4)
+        label = f'{NAMES[one.probe]}: {best.val:.1f} at block {one.best}'
+        axes.plot(one.blocks, one.val, **style, label=label)
         held_out = [one.of_block(block).held_out for block in one.blocks]
-        axes.plot(one.blocks, one.val, **style, label=f'{NAMES[one.probe]}, val')
-        axes.plot(one.blocks, held_out, **style, linestyle='--', alpha=0.4, label=f'{NAMES[one.probe]}, held out')
-        val = one.of_block(one.best).val
-        axes.plot([one.best], [val], 'o', color=COLORS[one.probe], markersize=12, fillstyle='none')
-        axes.annotate(f'{val:.1f}', (one.best, val), xytext=(0, 9), textcoords='offset points', ha='center', fontsize=9)
+        axes.plot(one.blocks, held_out, **style, linestyle='--', alpha=0.4)
+        axes.plot([one.best], [best.val], 'o', color=COLORS[one.probe], markersize=12, fillstyle='none')
     axes.set_xlabel('block')
     axes.set_ylabel('top-1 accuracy (%)')
-    axes.set_title(title, fontsize=10)
     axes.set_xticks(range(0, probed.num_blocks, max(1, probed.num_blocks // 12)))
-    axes.margins(y=0.15)
+    axes.margins(y=0.1)
     axes.grid(alpha=0.3)
-    figure.legend(loc='outside right upper', fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    figure.legend(loc='outside right center', fontsize=9, title='val (dashed: held out)', title_fontsize=9)
     return figure

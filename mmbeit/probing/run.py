@@ -13,6 +13,7 @@ from mmbeit.apis.data import DataConfig
 from mmbeit.apis.inferencer import backbone_of, prepare_model, sized
 from mmbeit.apis.model import data_config_of
 from mmbeit.models.backbones.beit import BEiT
+from mmbeit.models.target_generators.vqkd import VQKDEncoder
 from mmbeit.probing.attentive import AttentiveProbe
 from mmbeit.probing.cache import cached_features
 from mmbeit.probing.extraction import Extractor, Kind
@@ -21,6 +22,13 @@ from mmbeit.probing.images import hold_out, match_classes, read_images
 from mmbeit.probing.knn import KNNProbe
 from mmbeit.probing.linear import LinearProbe
 from mmbeit.probing.task import Labelled, Measured, Task
+
+# Mean and std that say the same as `VQKDEncoder.normalize` by process type.
+VQKD_STATISTICS = {
+    'default': ((127.5,) * 3, (127.5,) * 3),
+    'imagenet_norm': ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    'dall-e': ((0.0,) * 3, (255.0,) * 3),
+}
 
 Probe = LinearProbe | KNNProbe | AttentiveProbe
 Source = str | os.PathLike | tuple[str | os.PathLike, str | os.PathLike | None]
@@ -79,7 +87,8 @@ def probe(
     """Measure what the features of a frozen backbone are worth, block by block.
 
     Args:
-        model: A model with the backbone of BEiT, or what :func:`mmbeit.get_model` takes.
+        model: A model with the backbone of BEiT, such a backbone, or VQ-KD or its tokenizer, whose encoder is probed;
+            or what :func:`mmbeit.get_model` takes.
         train: A folder of class folders; or a folder and a list with a line `NAME LABEL` for each image.
         val: Likewise. Nothing is learned from these images, and nothing chosen.
         probes: What to measure, see the classes. An attentive probe without a block takes the best one of the linear
@@ -108,9 +117,9 @@ def probe(
     *labels, num_classes = match_classes(*sources)
     hold_out(labels[0], held_out, seed)  # complains, if at all, before anything slow happens
     model = prepare_model(model, pretrained, device)
-    backbone = backbone_of(model)
+    backbone, data = backbone_and_data(model, data)
     probes = [_prepared(one, probes[:i], backbone) for i, one in enumerate(probes)]
-    extractor = Extractor(backbone, sized(data or data_config_of(model), size, backbone.patch_size), amp)
+    extractor = Extractor(backbone, sized(data, size, backbone.patch_size), amp)
 
     def keep(kind: Kind) -> list[Features]:
         return [
@@ -157,6 +166,25 @@ def probe(
         data=extractor.data,
         seed=seed,
     )
+
+
+def backbone_and_data(model: nn.Module, data: DataConfig | None = None) -> tuple[BEiT, DataConfig]:
+    """The backbone of a model, and what it expects of an image.
+
+    Args:
+        model: As for :func:`probe`.
+        data: What the model expects; by default what it says. A tokenizer normalises by itself, so what its encoder
+            expects differs from that in mean and std.
+
+    Raises:
+        TypeError: The model has another backbone.
+        ValueError: The model does not say what it expects.
+    """
+    vqkd = next((part for part in model.modules() if isinstance(part, VQKDEncoder)), None)
+    if vqkd is None:
+        return backbone_of(model), data or data_config_of(model)
+    mean, std = VQKD_STATISTICS[vqkd.process_type]
+    return vqkd.encoder, replace(data or data_config_of(model), mean=mean, std=std)
 
 
 def _prepared(probe: Probe, before: Sequence[Probe], backbone: BEiT) -> Probe:

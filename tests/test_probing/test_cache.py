@@ -228,7 +228,7 @@ def test_what_cannot_be_kept(write_images, tmp_path, backbone, compute, monkeypa
     with torch.no_grad():
         backbone.cls_token.fill_(1e6)
     with pytest.raises(
-        FeatureError, match=r'pooled features reach 1e\+06, which torch.float16 cannot hold: use float32'
+        FeatureError, match=r'pooled features reach 1e\+06, which torch.float16 cannot hold: use dtype float32'
     ):
         cached_features(*arguments, num_workers=0)
     with torch.no_grad():

@@ -66,11 +66,13 @@ def test_everything_is_in_the_file():
 
 
 def test_picture_has_a_line_for_each_probe_and_a_ring_around_its_best_block():
-    (axes,) = draw(PROBED, 'a model').axes
+    figure = draw(PROBED, 'a model')
+    (axes,) = figure.axes
     lines = [(line.get_xdata(), line.get_ydata(), line.get_markersize()) for line in axes.lines]
     assert [list(map(float, y)) for _, y, _ in lines[0::3]] == [LINEAR.val, KNN.val, ATTENTIVE.val]
     assert [float(v) for v in lines[1][1]] == [20.0, 31.5, 50.0], 'held out'
     rings = lines[2::3]
     assert [(int(x[0]), float(y[0])) for x, y, _ in rings] == [(2, 44.0), (1, 7.0), (2, 66.0)]
-    assert {text.get_text() for text in axes.texts} == {'44.0', '7.0', '66.0'}
-    assert axes.get_title() == 'a model'
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ['linear: 44.0 at block 2', 'kNN: 7.0 at block 1', 'attentive: 66.0 at block 2']
+    assert figure.get_suptitle() == 'a model'

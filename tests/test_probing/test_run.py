@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from builders import tiny_beit, tiny_classifier, tiny_mim
+from builders import TINY, tiny_beit, tiny_classifier, tiny_mim
 from safetensors.torch import load_file
 from test_probing.planted import BLOCK, Oracle, write_parity_images
 from torch import nn
@@ -12,6 +12,8 @@ from torch import nn
 import mmbeit
 from mmbeit.apis.data import DataConfig
 from mmbeit.apis.features import FeatureExtractor
+from mmbeit.models.algorithms.vqkd import VQKD
+from mmbeit.models.target_generators.vqkd import VQKDEncoder, VQKDTokenizer
 from mmbeit.probing import AttentiveProbe, KNNProbe, LinearProbe, Training
 from mmbeit.probing import run as module
 from mmbeit.probing.features import StreamedFeatures
@@ -123,6 +125,31 @@ def test_mistakes_are_found_before_anything_slow_happens(write_images, tmp_path,
 def test_settings_given_twice_count_once():
     assert Training(rates=[1e-3, 1e-2, 1e-3]).rates == (1e-3, 1e-2)
     assert KNNProbe([5, 5, 1]).ks == (5, 1)
+
+
+@pytest.mark.parametrize('process_type', module.VQKD_STATISTICS)
+@pytest.mark.parametrize('wrap', ['encoder', 'tokenizer', 'vqkd'])
+def test_the_encoder_of_a_tokenizer(wrap, process_type):
+    arch = dict(TINY, num_layers=2)
+    options = dict(arch=arch, img_size=32, patch_size=8, num_codes=5, code_dim=4, process_type=process_type)
+    model = {
+        'encoder': lambda: VQKDEncoder(**options),
+        'tokenizer': lambda: VQKDTokenizer(**options),
+        'vqkd': lambda: VQKD(options, num_decoder_layers=1, target_dims=3),
+    }[wrap]()
+    encoder = {'encoder': lambda: model, 'tokenizer': lambda: model.network, 'vqkd': lambda: model.tokenizer}[wrap]()
+    unit = DataConfig((0,) * 3, (255,) * 3, 32)
+    backbone, data = module.backbone_and_data(model, unit)
+    assert backbone is encoder.encoder and backbone is not getattr(model, 'decoder', None)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(data.normalize(images), encoder.normalize(unit.normalize(images)), rtol=1e-5, atol=1e-5)
+    assert data.size == unit.size and data.crop == unit.crop
+
+
+def test_a_pretraining_model_is_not_taken_for_its_tokenizer():
+    model = tiny_mim()
+    model.__dict__['target_generator'] = VQKDTokenizer(dict(TINY), img_size=32, patch_size=8)
+    assert module.backbone_and_data(model, DATA) == (model.backbone, DATA)
 
 
 def test_size_of_the_images(write_images, tmp_path):

@@ -86,16 +86,22 @@ def test_digits_with_weights_as_they_are_drawn(run, tmp_path):
     assert accuracies[0] > accuracies[1] > 10
 
 
-def test_options_reach_what_they_are_for(run, finetune_config, finetuned):
+def test_options_reach_what_they_are_for(run, finetune_config, finetuned, tmp_path):
     options = '--kind', 'attentive', '--block', '0', '--rates', '1e-3', '--size', '32', '40', '--seed', '5'
     results = run(finetune_config, finetuned / 'epoch_3.pth', *options)
     assert results['data']['size'] == [32, 40] and results['seed'] == 5
     assert results['measured']['attentive']['blocks'] == [0]
     assert results['measured']['attentive']['settings'] == [1e-3]
-    options = '--kind', 'knn', '--k', '2', '3', '--cfg-options', 'data_preprocessor.mean=[1,2,3]'
+    options = '--kind', 'knn', '--k', '2', '3', '--dtype', 'float32', '--cfg-options', 'data_preprocessor.mean=[1,2,3]'
     results = run(finetune_config, finetuned / 'epoch_3.pth', *options)
     assert results['data']['mean'] == [1, 2, 3]
     assert results['measured']['knn']['settings'] == [2, 3]
+    kept = [json.loads(path.read_text()) for path in (tmp_path / 'work_dirs').rglob('features.json')]
+    assert {(one['dtype'], one['features']) for one in kept} == {
+        ('float16', 'pooled'),
+        ('float16', 'patches0'),
+        ('float32', 'pooled'),
+    }
 
 
 def test_commands_of_the_documentation_are_understood():

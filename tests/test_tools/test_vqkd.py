@@ -123,9 +123,9 @@ def test_missing_teacher_is_named_before_anything_slow_happens(vqkd_config, tool
 
 
 def test_two_processes_have_one_codebook_in_every_step(vqkd_config, teacher, command, tmp_path):
-    (tmp_path / 'probe.py').write_text(PROBE)
+    (tmp_path / 'rank_probe.py').write_text(PROBE)
     (tmp_path / 'config.py').write_text(
-        f"_base_ = '{vqkd_config}'\ncustom_imports = dict(imports=['probe'])\n"
+        f"_base_ = '{vqkd_config}'\ncustom_imports = dict(imports=['rank_probe'])\n"
         "custom_hooks = [*_base_.custom_hooks, dict(type='Probe')]\ntrain_cfg = dict(max_epochs=1)\n"
     )
     command(

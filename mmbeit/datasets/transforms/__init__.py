@@ -3,6 +3,7 @@
 from mmbeit.datasets.transforms.erasing import RandomErasing
 from mmbeit.datasets.transforms.image import LoadImage, RandomResizedCropTwoViews
 from mmbeit.datasets.transforms.mask import BlockwiseMask
+from mmbeit.datasets.transforms.replay import ReplayView
 from mmbeit.datasets.transforms.seed import SeedTransforms
 from mmbeit.datasets.transforms.segmentation import LoadImageFromFile, LoadSegMap
 from mmbeit.datasets.transforms.text import MaskText, TokenizeText
@@ -15,6 +16,7 @@ __all__ = [
     'MaskText',
     'RandomErasing',
     'RandomResizedCropTwoViews',
+    'ReplayView',
     'SeedTransforms',
     'TokenizeText',
 ]
