@@ -223,6 +223,11 @@ class BEiT3(BaseModule):
         streams = self.norm(streams)
         return EncoderOutput(streams.get('vision'), streams.get('text'), None if cache is None else presents)
 
+    @property
+    def max_text_length(self) -> int:
+        """Most tokens of a text."""
+        return len(self.text_pos_embed) - NUM_UNUSED
+
     def num_vision_tokens(self, images: Tensor) -> int:
         """Class token and patches of images (..., height, width)."""
         return 1 + (images.shape[-2] // self.patch_size) * (images.shape[-1] // self.patch_size)
@@ -243,10 +248,9 @@ class BEiT3(BaseModule):
     def embed_text(self, ids: Tensor, padding_mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """Tokens (B, T, D) before the first block; arguments as for :meth:`encode`."""
         self._check_modality('text')
-        longest = len(self.text_pos_embed) - NUM_UNUSED
         if positions is None:
-            if ids.shape[1] > longest:
-                raise ValueError(f'a text of {ids.shape[1]} tokens, there are positions for {longest}')
+            if ids.shape[1] > self.max_text_length:
+                raise ValueError(f'a text of {ids.shape[1]} tokens, there are positions for {self.max_text_length}')
             positions = self.text_pos_embed[NUM_UNUSED : NUM_UNUSED + ids.shape[1]]
         else:
             positions = self.text_pos_embed[NUM_UNUSED + positions]
