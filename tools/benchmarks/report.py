@@ -1,0 +1,117 @@
+"""Tables and records of what was measured."""
+
+import json
+import platform
+import shlex
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from measure import Case, Measured, Setting
+from rich.table import Table
+
+PACKAGES = ('torch', 'timm', 'transformers', 'onedl-mmpretrain', 'onedl-mmsegmentation', 'onedl-mmengine', 'pillow')
+MEBI = 1 << 20
+EXPLANATION = """Medians over rounds in which all take turns; +- is half of what lies between the quartiles. A factor is
+the median over the rounds of the time of the peer over that of mmbeit. Memory is what a step needs at most over what
+the model, and in training the optimizer, hold."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was measured of a case.
+
+    Attributes:
+        share: Of the rate of matrix products that the first contender reaches.
+    """
+
+    case: Case
+    setting: Setting
+    measured: dict[str, Measured]
+    share: float | None
+
+
+def header(record: Record) -> list[str]:
+    return ['', 'ms', '+-', f'{record.case.unit}/s', 'mmbeit is faster by', 'memory (MiB)']
+
+
+def rows(record: Record) -> list[list[str]]:
+    """Cells of every contender."""
+    first = next(iter(record.measured.values()))
+    cells = []
+    for name, one in record.measured.items():
+        if one.unable or not one.times:
+            cells.append([name, one.unable or '', '', '', '', ''])
+            continue
+        ratio = f'{first.times_faster_than(one):.2f}x' if one is not first and first.times else ''
+        memory = '' if one.memory is None else f'{one.memory / MEBI:,.0f}'
+        speed = f'{one.items / one.time:,.4g}'
+        cells.append([name, f'{1000 * one.time:,.4g}', f'{one.spread:.0%}', speed, ratio, memory])
+    return cells
+
+
+def note(record: Record) -> str:
+    return '' if record.share is None else f'mmbeit reaches {record.share:.0%} of the rate of matrix products here.'
+
+
+def table(record: Record) -> Table:
+    drawn = Table(*header(record), title=f'{record.case.title} ({record.setting.dtype})', caption=note(record))
+    for cells in rows(record):
+        drawn.add_row(*cells)
+    return drawn
+
+
+def machine(device: str) -> dict[str, str]:
+    """What it ran on."""
+    found = {'date': time.strftime('%Y-%m-%d'), 'python': platform.python_version()}
+    if device == 'cuda':
+        found['device'] = torch.cuda.get_device_name()
+    else:
+        names = [line.split(':', 1)[1].strip() for line in _lines('/proc/cpuinfo') if line.startswith('model name')]
+        found['device'] = f'{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads'
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _lines(path: str) -> list[str]:
+    file = Path(path)
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def write(folder: Path, records: list[Record], on: dict[str, str], arguments: list[str]) -> None:
+    """Write `DEVICE_MONTH.md` and `.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f'{records[0].setting.device}_{on["date"][:7].replace("-", "")}'
+    command = f'python tools/benchmarks/run.py {shlex.join(arguments)}'.strip()
+    lines = ['# mmbeit and its peers', '', f'```bash\n{command}\n```', '']
+    lines += [', '.join(f'{name} {value}' for name, value in on.items()) + '.', '']
+    lines += [
+        'Medians over rounds in which all take turns; +- is half of what lies between the quartiles. A factor is the'
+    ]
+    lines += [
+        'median over the rounds of the time of the peer over that of mmbeit. Memory is what a step needs at most over',
+    ]
+    lines += ['what the model, and in training the optimizer, hold.', '']
+    for record in records:
+        lines += [f'## {record.case.title} ({record.setting.dtype})', '']
+        cells = [header(record), ['---'] * 6, *rows(record)]
+        lines += ['| ' + ' | '.join(row) + ' |' for row in cells]
+        lines += ['', note(record), ''] if record.share else ['']
+    (folder / f'{stem}.md').write_text('\n'.join(lines).rstrip() + '\n')
+    content = [
+        dict(
+            case=record.case.name,
+            device=record.setting.device,
+            dtype=record.setting.dtype,
+            share_of_matmul=record.share,
+            measured={name: asdict(one) for name, one in record.measured.items()},
+        )
+        for record in records
+    ]
+    (folder / f'{stem}.json').write_text(json.dumps(dict(machine=on, command=command, cases=content), indent=1) + '\n')

@@ -1,0 +1,138 @@
+"""How fast mmbeit is, next to its peers: `python tools/benchmarks/run.py`.
+
+Everybody has the same weights, inputs and precision, what they compute is compared before it is timed, and they take
+turns. It prints a table and writes a record, Markdown and JSON.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from inference import CASES as INFERENCE
+from measure import (
+    DTYPES,
+    Case,
+    Measured,
+    Setting,
+    UnableError,
+    count_flops,
+    distance,
+    matmul_rate,
+    memory_of_process,
+    step_memory,
+    synchronize,
+    time_in_turn,
+)
+from report import Record, machine, table, write
+from rich.console import Console
+from training import CASES as TRAINING
+
+CASES = {case.name: case for case in (*TRAINING, *INFERENCE)}
+TOLERANCE = {'float32': 1e-4, 'bfloat16': 3e-2}  # relative distance of outputs
+BUDGET = 600  # seconds in all
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--dtype', choices=list(DTYPES), nargs='*', help='bfloat16 on GPUs, else both')
+    parser.add_argument('--only', nargs='*', metavar='NAME', help='cases, or what their names start with')
+    parser.add_argument('--quick', action='store_true', help='few and small cases, to see that it works')
+    parser.add_argument('--budget', type=float, default=BUDGET, help='seconds in all, roughly (%(default)s)')
+    parser.add_argument('--out-dir', type=Path, help='where the record goes; by default none is written')
+    parser.add_argument('--list', action='store_true', help='print the names of the cases')
+    parser.add_argument('--memory-of', metavar='CONTENDER', help=argparse.SUPPRESS)  # of one step, in bytes
+    return parser.parse_args(argv)
+
+
+def chosen(args: argparse.Namespace) -> list[tuple[Case, Setting]]:
+    """What is to be run.
+
+    Raises:
+        SystemExit: No case has such a name.
+    """
+    for name in args.only or ():
+        if not any(case.startswith(name) for case in CASES):
+            sys.exit(f'no case {name!r}: expected some of {", ".join(CASES)}')
+    dtypes = args.dtype or (['bfloat16'] if args.device == 'cuda' else list(DTYPES))
+    cases = [
+        case
+        for case in CASES.values()
+        if args.device in case.devices
+        and (case.quick or not args.quick)
+        and (not args.only or any(case.name.startswith(name) for name in args.only))
+    ]
+    return [
+        (case, Setting(args.device, dtype, args.quick)) for case in cases for dtype in dtypes if dtype in case.dtypes
+    ]
+
+
+def measure(case: Case, setting: Setting, budget: float) -> tuple[dict[str, Measured], float | None]:
+    """All contenders of a case, and the share of the rate of matrix products that the first one reaches."""
+    measured = {name: Measured() for name in case.contenders}
+    ready = {}
+    for name, build in case.contenders.items():
+        try:
+            ready[name] = build(setting)
+            measured[name].items = ready[name].items
+        except UnableError as error:
+            measured[name].unable = str(error)
+    expected = None
+    for name, contender in ready.items():
+        if contender.output is not None:
+            output = contender.output()
+            expected = output if expected is None else expected
+            measured[name].difference = distance(output, expected)
+    share = None
+    first = next(iter(ready.values()))
+    flops = count_flops(first.step) if case.flops else None
+    rate = matmul_rate(setting) if case.flops else None
+    for name, times in time_in_turn(ready, setting.device, budget).items():
+        measured[name].times = times
+    for name, contender in ready.items():
+        if setting.device == 'cuda':
+            measured[name].memory = step_memory(contender, setting.device)
+    del ready, contender, first
+    synchronize(setting.device)
+    if setting.device == 'cpu':
+        for name, one in measured.items():
+            if not one.unable:
+                one.memory = memory_of_process(case.name, name, setting)
+    if flops:
+        rate = max(rate, matmul_rate(setting))
+        share = flops / measured[next(iter(measured))].time / rate
+    return measured, share
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.list:
+        for case in CASES.values():
+            print(f'{case.name:32}{case.title}')
+        return
+    work = chosen(args)
+    if args.memory_of:
+        case, setting = work[0]
+        print(json.dumps(step_memory(case.contenders[args.memory_of](setting), setting.device)))
+        return
+    console = Console()
+    records, start = [], time.monotonic()
+    for i, (case, setting) in enumerate(work):
+        left = args.budget - (time.monotonic() - start)
+        console.print(f'{case.name}, {setting.dtype} ({i + 1} of {len(work)}, {max(left, 0):.0f} s left)', style='dim')
+        # What is not timing (building, compiling, memory) takes about as long again.
+        measured, share = measure(case, setting, max(left, 0) / (len(work) - i) / 2)
+        for one in measured.values():
+            if one.difference is not None and not one.difference <= TOLERANCE[setting.dtype]:
+                one.unable = f'its output differs by {one.difference:.1e}'
+        records.append(Record(case, setting, measured, share))
+        console.print(table(records[-1]))
+    if args.out_dir is not None:
+        write(args.out_dir, records, machine(args.device), argv if argv is not None else sys.argv[1:])
+
+
+if __name__ == '__main__':
+    main()

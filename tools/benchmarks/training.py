@@ -1,0 +1,84 @@
+"""Cases of training: a forward pass, a backward pass, and a step of AdamW."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from measure import Case, Contender, Setting
+from models import CLASSIFIERS, PRETRAINING, V2_PEERS, logits_of
+from torch import Tensor, nn
+
+NUM_MASKED = 75  # of 196, in the papers
+BATCH = {'cpu': {'base': 4, 'large': 2}, 'cuda': {'base': 128, 'large': 64}}
+
+
+def batch_size(setting: Setting, arch: str) -> int:
+    return 2 if setting.quick else BATCH[setting.device][arch]
+
+
+def training_step(model: nn.Module, loss: Callable[[], Tensor], setting: Setting) -> Callable[[], None]:
+    """What `Runner` does in a step, for any model: gradients are set to None, parameters are of float32."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
+
+    def step() -> None:
+        with setting.autocast():
+            value = loss()
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def training(model: nn.Module, loss: Callable[[], Tensor], items: int, setting: Setting) -> Contender:
+    @torch.no_grad()
+    def output() -> Tensor:
+        with setting.autocast():
+            return loss()
+
+    return Contender(training_step(model, loss, setting), items, output)
+
+
+def masks(count: int, patches: int = 196, device: str = 'cpu') -> Tensor:
+    """Random masks (count, patches) bool of as many patches each: where they are does not change the time."""
+    order = torch.rand(count, patches).argsort(dim=1)
+    return (order < NUM_MASKED).to(device)
+
+
+def pretraining(arch: str, version: int, peer: str, setting: Setting) -> Contender:
+    model = PRETRAINING[peer](setting.arch(arch), version).to(setting.device).train()
+    torch.manual_seed(0)
+    count = batch_size(setting, arch)
+    view = torch.randn(count, 3, 224, 224, device=setting.device)
+    mask, ids = masks(count, device=setting.device), torch.randint(0, 8192, (count, 196), device=setting.device)
+    return training(model, lambda: model(view, mask, ids), count, setting)
+
+
+def finetuning(arch: str, peer: str, setting: Setting) -> Contender:
+    model = CLASSIFIERS[peer](setting.arch(arch), 224).to(setting.device).train()
+    torch.manual_seed(0)
+    count = batch_size(setting, arch)
+    images = torch.randn(count, 3, 224, 224, device=setting.device)
+    labels = torch.randint(0, 1000, (count,), device=setting.device)
+    loss = lambda: nn.functional.cross_entropy(logits_of(model, images), labels)  # noqa: E731
+    return training(model, loss, count, setting)
+
+
+def pretraining_case(arch: str, version: int) -> Case:
+    peers = V2_PEERS if version == 2 else PRETRAINING
+    return Case(
+        f'pretraining-v{version}-{arch}',
+        f'A step of pretraining BEiT v{version} {arch}, 75 of 196 patches masked, visual tokens given',
+        {peer: partial(pretraining, arch, version, peer) for peer in peers},
+        quick=arch == 'base',
+    )
+
+
+CASES = [
+    *(pretraining_case(arch, version) for arch in ('base', 'large') for version in (1, 2)),
+    Case(
+        'finetuning-base',
+        'A step of fine-tuning BEiT base on ImageNet, without drop path',
+        {peer: partial(finetuning, 'base', peer) for peer in CLASSIFIERS},
+    ),
+]
