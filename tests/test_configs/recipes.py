@@ -60,7 +60,7 @@ def parse(name: str) -> dict:
         r'(?P<model>.+)_(?P<gpus>\d+)xb(?P<batch>\d+)(-accu(?P<accumulate>\d+))?(-linear)?(-amp)?'
         r'(-coslr-(?P<epochs>\d+)e_(?P<images>in21k|in1k)(-(?P<size>\d+)px)?'
         r'|-(?P<iters>\d+)k_(?P<scenes>ade20k)-(?P<crop>\d+)x(?P=crop))',
-        name,
+        name.removesuffix('-fast-views'),
     )
     assert found, f'{name} does not follow the convention for names'
     numbers = {key: int(found[key] or 1) for key in ('gpus', 'batch', 'accumulate')}

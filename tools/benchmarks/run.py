@@ -26,11 +26,12 @@ from measure import (
     synchronize,
     time_in_turn,
 )
+from pipeline import CASES as PIPELINE
 from report import Record, machine, table, write
 from rich.console import Console
 from training import CASES as TRAINING
 
-CASES = {case.name: case for case in (*TRAINING, *INFERENCE)}
+CASES = {case.name: case for case in (*TRAINING, *INFERENCE, *PIPELINE)}
 TOLERANCE = {'float32': 1e-4, 'bfloat16': 3e-2}  # relative distance of outputs
 BUDGET = 600  # seconds in all
 

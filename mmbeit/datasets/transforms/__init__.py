@@ -1,6 +1,7 @@
 """Registered transforms. Importing this package fills `mmbeit.registry.TRANSFORMS`."""
 
 from mmbeit.datasets.transforms.erasing import RandomErasing
+from mmbeit.datasets.transforms.fast import JitterViews, LoadTwoViews
 from mmbeit.datasets.transforms.image import LoadImage, RandomResizedCropTwoViews
 from mmbeit.datasets.transforms.mask import BlockwiseMask
 from mmbeit.datasets.transforms.replay import ReplayView
@@ -10,9 +11,11 @@ from mmbeit.datasets.transforms.text import MaskText, TokenizeText
 
 __all__ = [
     'BlockwiseMask',
+    'JitterViews',
     'LoadImage',
     'LoadImageFromFile',
     'LoadSegMap',
+    'LoadTwoViews',
     'MaskText',
     'RandomErasing',
     'RandomResizedCropTwoViews',

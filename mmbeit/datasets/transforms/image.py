@@ -37,17 +37,20 @@ class LoadImage(BaseTransform):
     def transform(self, results: dict) -> dict | None:
         path = results['img_path']
         try:
-            with Image.open(io.BytesIO(get(path, backend_args=self.backend_args))) as image:
-                results['img'] = image.convert('RGB')
+            self.read(path, results)
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
             message = f'cannot read image {path}: {error}'
             if self.on_error == 'raise':
                 raise ValueError(message) from error
             warnings.warn(f'{message}; another image takes its place', stacklevel=2)
             return None
-        width, height = results['img'].size
-        results['img_shape'] = results['ori_shape'] = (height, width)
         return results
+
+    def read(self, path: str, results: dict) -> None:
+        """Add what is read to the results."""
+        with Image.open(io.BytesIO(get(path, backend_args=self.backend_args))) as image:
+            results['img'] = image.convert('RGB')
+        results['img_shape'] = results['ori_shape'] = (results['img'].height, results['img'].width)
 
 
 def random_crop_box(size: tuple[int, int], scale: Sequence[float], ratio: Sequence[float]) -> Box:
@@ -114,10 +117,14 @@ class RandomResizedCropTwoViews(BaseTransform):
         self.scale = scale
         self.ratio = ratio
 
+    def draw_box(self, image: Image.Image) -> Box:
+        return random_crop_box((image.height, image.width), self.scale, self.ratio)
+
     def transform(self, results: dict) -> dict:
         image = results['img']
-        top, left, h, w = random_crop_box((image.height, image.width), self.scale, self.ratio)
+        top, left, h, w = self.draw_box(image)
         crop = image.crop((left, top, left + w, top + h))
-        results['img'] = [np.array(crop.resize(size, resample)) for size, resample in self.views]
+        made = {view: np.array(crop.resize(*view)) for view in set(self.views)}  # in BEiT v2 both are the same
+        results['img'] = [made[view] for view in self.views]
         results['img_shape'] = results['img'][0].shape[:2]
         return results
