@@ -23,15 +23,16 @@ class Attention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(dim))
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, attn_bias: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, attn_bias: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
         """Attend from every token to every token.
 
         Args:
             x: Tokens (B, N, D).
             attn_bias: Added to the attention logits, broadcastable to (B, H, N, N).
+            keep: Which tokens of the batch come out, (T,) long in [0, B*N); None: all.
 
         Returns:
-            Tokens (B, N, D).
+            Tokens (B, N, D), or those to keep (T, D).
         """
         B, N, D = x.shape
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
@@ -41,4 +42,5 @@ class Attention(nn.Module):
             attn_bias = attn_bias.to(q.dtype)  # the fused kernels want one dtype, and on CPUs four dimensions
             attn_bias = attn_bias[None] if attn_bias.ndim == 3 else attn_bias
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_bias)
-        return self.proj(out.transpose(1, 2).reshape(B, N, D))
+        out = out.transpose(1, 2).reshape(B, N, D)
+        return self.proj(out if keep is None else out.flatten(0, 1)[keep])

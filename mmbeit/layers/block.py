@@ -37,12 +37,19 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = float(rate)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, samples: Tensor | None = None, num_samples: int | None = None) -> Tensor:
+        """Drop.
+
+        Args:
+            x: A sample in each row (B, ...); or tokens (T, D) of which `samples` says whose they are.
+            samples: (T,) long, in [0, num_samples).
+            num_samples: Samples B of the batch, for which the same is drawn as for whole ones.
+        """
         if not self.training or self.rate == 0:
             return x
         keep = 1 - self.rate
-        kept = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device).add_(keep).floor_()
-        return x / keep * kept
+        kept = torch.rand(num_samples or x.shape[0], *[1] * (x.ndim - 1), device=x.device).add_(keep).floor_()
+        return x / keep * (kept if samples is None else kept[samples])
 
     def extra_repr(self) -> str:
         return f'{self.rate:.4f}'
@@ -71,6 +78,21 @@ class Block(nn.Module):
         self.scale2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, attn_bias: Tensor | None = None) -> Tensor:
-        x = x + self.drop_path(self.scale1(self.attn(self.norm1(x), attn_bias)))
-        return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
+    def forward(self, x: Tensor, attn_bias: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
+        """Run the block.
+
+        Args:
+            x: Tokens (B, N, D).
+            attn_bias: Added to the attention logits, broadcastable to (B, H, N, N).
+            keep: Which tokens of the batch come out, (T,) long in [0, B*N); None: all. The others are attended to and
+                not computed any further.
+
+        Returns:
+            Tokens (B, N, D), or those to keep (T, D).
+        """
+        B, N, _ = x.shape
+        samples = None if keep is None else keep // N
+        branch = self.attn(self.norm1(x), attn_bias, keep)
+        x = x if keep is None else x.flatten(0, 1)[keep]
+        x = x + self.drop_path(self.scale1(branch), samples, B)
+        return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))), samples, B)

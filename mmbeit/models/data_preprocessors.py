@@ -37,8 +37,7 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
         Returns:
             `inputs`: (view, target view or ids), or the view alone where one was given; `data_samples`.
         """
-        data = self.cast_data(data)
-        views = data['inputs']
+        views = self.cast_data(data['inputs'])  # masks are needed on the CPU first, and in one piece
         one_view = isinstance(views, Tensor) or (isinstance(views[0], Tensor) and views[0].ndim == 3)
         view, *target = [views] if one_view else views
         inputs = (stack(view).float() - self.mean) / self.std

@@ -149,6 +149,48 @@ def test_features_are_those_of_the_unmasked_first_view(batch):
         model(batch[0], batch[1], mode='predict')
 
 
+# ---- no work on what the loss does not look at ----
+
+
+def plain_losses(model, inputs, samples):
+    """Every token is computed to the end, and the masked ones are picked then."""
+    mask, ids = masks_of(samples), model.target_generator(inputs[1])
+    biases = model.backbone.attn_biases(inputs[0])
+    if model.neck is None:
+        streams = {'mim': model.backbone.block_tokens(inputs[0], mask, [3])[0]}
+    else:
+        early, last = model.backbone.block_tokens(inputs[0], mask, [1, 3], biases)
+        streams = {'mim': last, 'cls': model.neck(early, last[:, 0], biases[-1])}
+    return model.head.loss({name: tokens[:, 1:][mask] for name, tokens in streams.items()}, ids[mask])
+
+
+@VERSIONS
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_losses_and_gradients_are_those_of_computing_everything(v2, with_cp, batch):
+    model = build(v2=v2, drop_path_rate=0.5, with_cp=with_cp).train()
+    inputs, samples = batch
+    found = {}
+    for name, losses_of in (('lean', lambda: model(inputs, samples, mode='loss')), ('plain', None)):
+        torch.manual_seed(3)
+        losses = losses_of() if losses_of else plain_losses(model, inputs, samples)
+        model.zero_grad()
+        model.parse_losses(losses)[0].backward()
+        found[name] = losses, {key: parameter.grad for key, parameter in model.named_parameters()}
+    torch.testing.assert_close(found['lean'], found['plain'], rtol=1e-5, atol=1e-6)
+
+
+@VERSIONS
+def test_the_last_mlp_sees_what_is_predicted_from(v2, batch):
+    model, rows = build(v2=v2), []
+    inputs, samples = batch
+    count = int(masks_of(samples).sum())
+    blocks = [model.backbone.blocks[-1], *([model.neck.blocks[-1]] if v2 else [])]
+    for block in blocks:
+        block.mlp.register_forward_hook(lambda module, args, out: rows.append(out[..., 0].numel()))
+    model(inputs, samples, mode='loss')
+    assert rows == ([2 + count, count] if v2 else [count])  # the neck needs the class tokens
+
+
 # ---- the second stream of v2 ----
 
 
@@ -158,7 +200,7 @@ def test_each_stream_is_predicted_from_and_has_a_loss_by_its_name(shared, batch)
     inputs, samples = batch
     mask, ids = masks_of(samples), model.target_generator(inputs[1])
     early, last = model.backbone.block_tokens(inputs[0], mask, (1, 3))
-    aggregated = model.neck(early, last, model.backbone.attn_biases(inputs[0])[0])
+    aggregated = model.neck(early, last[:, 0], model.backbone.attn_biases(inputs[0])[0])
     head, losses = model.head, model(inputs, samples, mode='loss')
     norm, fc = (head.norm, head.fc) if shared else (head.cls_norm, head.cls_fc)
     logits = {'mim': head.fc(head.norm(last)), 'cls': fc(norm(aggregated))}
@@ -220,13 +262,14 @@ def gradients_at(model, batch, name):
 
 
 def test_gradients_of_the_second_stream_reach_late_blocks_through_the_class_token_alone(batch):
-    model, mask = build(v2=True), masks_of(batch[1])
+    model = build(v2=True)
     early, last, parameters = gradients_at(model, batch, 'cls')
-    assert last[:, 0].abs().sum() > 0 and (last[:, 1:] == 0).all()
+    cls_tokens, patches = last[:2], last[2:]  # of two images; the masked patches alone
+    assert cls_tokens.abs().sum() > 0 and (patches == 0).all()
     assert early[:, 1:].abs().sum() > 0
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in parameters.values())
     _, last, parameters = gradients_at(model, batch, 'mim')
-    assert (last[:, 0] == 0).all() and (last[:, 1:][~mask] == 0).all() and last[:, 1:][mask].abs().sum() > 0
+    assert (last[:2] == 0).all() and last[2:].abs().sum() > 0
     for name, gradient in parameters.items():
         assert (gradient is None) == name.startswith('neck.'), name
 

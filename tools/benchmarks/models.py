@@ -11,6 +11,7 @@ import mmbeit.models  # noqa: F401, fills the registry
 from mmbeit.archs import resolve_arch
 from mmbeit.checkpoint.formats import from_ours
 from mmbeit.layers.embeddings import substitute_masked
+from mmbeit.models.algorithms.mim import masked_places
 
 Arch = str | dict
 NUM_CODES = 8192
@@ -191,7 +192,8 @@ def pretrained(arch: Arch = 'base', version: int = 1) -> nn.Module:
 
 
 def our_loss(model: nn.Module, view: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
-    losses = model.head.loss(model.streams(view, mask), ids, mask)
+    places = masked_places(mask, view.device)
+    losses = model.head.loss(model.streams(view, mask, places), ids.flatten()[places])
     return sum(value for name, value in losses.items() if name.startswith('loss'))
 
 
@@ -295,10 +297,11 @@ class TimmPretraining(nn.Module):
 
 
 def timm_pretraining(arch: Arch, version: int) -> Pretraining:
-    return Pretraining(
-        TimmPretraining(arch),
-        lambda model, view, mask, ids: model.head.loss({'mim': model.tokens(view, mask)}, ids, mask)['loss'],
-    )
+    return Pretraining(TimmPretraining(arch), timm_loss)
+
+
+def timm_loss(model: nn.Module, view: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+    return model.head.loss({'mim': model.tokens(view, mask)[:, 1:][mask]}, ids[mask])['loss']
 
 
 PRETRAINING: dict[str, Callable[[Arch, int], Pretraining]] = {

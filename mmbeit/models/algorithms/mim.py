@@ -19,8 +19,7 @@ class MaskedImageModeling(BaseModel):
     optimizer, weight averages, DDP wrappers and checkpoints never meet it. It follows the model's device.
 
     Args:
-        backbone: Config of a backbone whose `forward(view, mask)` gives raw tokens, such as `mmbeit.BEiT` with
-            `mask_token=True, out_type='raw'`.
+        backbone: Config of a :class:`mmbeit.models.backbones.beit.BEiT` with `mask_token=True`.
         head: Config of :class:`mmbeit.models.heads.mim.MIMHead`; `embed_dims` and `num_codes` are taken from the
             backbone and the target generator where they are not given.
         neck: Config of the neck of v2, or None. Where they are not given, size, layer scale, drop path rate and
@@ -97,36 +96,48 @@ class MaskedImageModeling(BaseModel):
             ValueError: The target generator's tokens do not match the patches; the message gives both numbers.
         """
         view, target_view = inputs
-        mask = torch.stack([torch.as_tensor(sample.mask) for sample in data_samples])
-        mask = mask.flatten(1).bool().to(view.device)  # (B, N)
+        mask = torch.stack([torch.as_tensor(sample.mask) for sample in data_samples]).flatten(1).bool()  # (B, N)
         ids = self.target_generator(target_view)  # (B, N)
         if ids.shape != mask.shape:
             raise ValueError(
                 f'the target view gives {ids.shape[1]} tokens for a mask of {mask.shape[1]} patches: its '
                 'size over the stride of the tokenizer has to equal the size of the view over the patch'
             )
-        return self.head.loss(self.streams(view, mask), ids, mask)
+        places = masked_places(mask, view.device)
+        return self.head.loss(self.streams(view, mask, places), ids.flatten()[places])
 
-    def streams(self, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """What visual tokens are predicted from.
+    def streams(self, inputs: Tensor, mask: Tensor, places: Tensor | None = None) -> dict[str, Tensor]:
+        """What visual tokens are predicted from. What the loss does not look at is not computed in the last block.
 
         Args:
             inputs: Normalised view (B, 3, height, width).
             mask: (B, N) bool, True = masked.
+            places: What :func:`masked_places` gives for it, of someone who has it.
 
         Returns:
-            Un-normalised tokens (B, 1 + N, D): 'mim', the output of the last block, and with a neck 'cls', its output.
+            Un-normalised tokens of the M masked patches (M, D), image by image and row by row: 'mim', of the last
+            block, and with a neck 'cls', of its last one.
         """
         if self.neck is None:
-            return {'mim': self.backbone(inputs, mask=mask)[-1]}
+            return {'mim': self.masked_tokens(inputs, mask, places)}
+        places = masked_places(mask, inputs.device) if places is None else places
+        mask, keep = mask.to(inputs.device, non_blocking=True), after_cls_tokens(places, mask)
+        B, N = mask.shape
+        cls_tokens = torch.arange(B, device=keep.device) * (1 + N)
         biases = self.backbone.attn_biases(inputs)
         blocks = self.neck.early_layers - 1, len(self.backbone.blocks) - 1
-        early, last = self.backbone.block_tokens(inputs, mask, blocks, biases)
-        return {'mim': last, 'cls': self.neck(early, last, biases[-1])}
+        early, kept = self.backbone.block_tokens(inputs, mask, blocks, biases, torch.cat([cls_tokens, keep]))
+        return {'mim': kept[B:], 'cls': self.neck(early, kept[:B], biases[-1], keep)}
+
+    def masked_tokens(self, inputs: Tensor, mask: Tensor, places: Tensor | None = None) -> Tensor:
+        """The stream 'mim' of :meth:`streams` alone."""
+        places = masked_places(mask, inputs.device) if places is None else places
+        mask, keep = mask.to(inputs.device, non_blocking=True), after_cls_tokens(places, mask)
+        return self.backbone.block_tokens(inputs, mask, [len(self.backbone.blocks) - 1], keep=keep)[0]
 
     def predict_streams(self, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Logits of the masked patches from every stream: as of :meth:`predict_tokens`, by the names of `streams`."""
-        return self.head(self.streams(inputs, mask), mask)
+        return self.head(self.streams(inputs, mask))
 
     def predict_tokens(self, inputs: Tensor, mask: Tensor) -> Tensor:
         """Logits of the masked patches, from the output of the last block. A neck is not run.
@@ -138,7 +149,7 @@ class MaskedImageModeling(BaseModel):
         Returns:
             (M, num_codes), image by image and row by row.
         """
-        return self.head({'mim': self.backbone(inputs, mask=mask)[-1]}, mask)['mim']
+        return self.head({'mim': self.masked_tokens(inputs, mask)})['mim']
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -149,3 +160,16 @@ class MaskedImageModeling(BaseModel):
         if self.target_generator is not None:
             self.target_generator._apply(fn, *args, **kwargs)
         return super()._apply(fn, *args, **kwargs)
+
+
+def masked_places(mask: Tensor, device: torch.device) -> Tensor:
+    """Which of the B*N patches of a batch are masked, (M,) long on a device, of a mask (B, N) bool.
+
+    Counted where the mask is: on the CPU it costs no waiting for the GPU.
+    """
+    return mask.flatten().nonzero()[:, 0].to(device, non_blocking=True)
+
+
+def after_cls_tokens(places: Tensor, mask: Tensor) -> Tensor:
+    """Where these patches are among the tokens of the batch, of which those of each image begin with a class token."""
+    return places + places // mask.shape[1] + 1

@@ -139,7 +139,12 @@ class BEiT(BaseModule):
         return tuple(self._format(tokens, grid, size) for tokens in self.block_tokens(x, mask, self.out_indices))
 
     def block_tokens(
-        self, x: Tensor, mask: Tensor | None, indices: Sequence[int], biases: Sequence[Tensor | None] | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        indices: Sequence[int],
+        biases: Sequence[Tensor | None] | None = None,
+        keep: Tensor | None = None,
     ) -> list[Tensor]:
         """All tokens after some blocks, whatever `out_indices` and `out_type` are.
 
@@ -148,10 +153,11 @@ class BEiT(BaseModule):
             mask: As for :meth:`forward`.
             indices: Blocks, 0-based.
             biases: What :meth:`attn_biases` gives for `x`, of someone who needs it again.
+            keep: Which tokens of the batch come out of the last block, (T,) long in [0, B*(1 + h*w)); None: all.
 
         Returns:
             (B, 1 + h*w, D) for each of them, in the order of the blocks; the last block's are normalised by
-            `final_norm`.
+            `final_norm`, and (T, D) where `keep` is given.
         """
         images, x = x, self.patch_embed(x)
         x = x.flatten(2).transpose(1, 2)  # (B, N, D)
@@ -165,13 +171,14 @@ class BEiT(BaseModule):
         biases = self.attn_biases(images) if biases is None else biases
         outs = []
         for i in range(max(indices) + 1):
-            block = self.blocks[i]
+            block, is_last = self.blocks[i], i == len(self.blocks) - 1
+            args = x, biases[i], keep if is_last else None
             if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, biases[i], use_reentrant=False)
+                x = checkpoint(block, *args, use_reentrant=False)
             else:
-                x = block(x, biases[i])
+                x = block(*args)
             if i in indices:
-                outs.append(self.norm(x) if i == len(self.blocks) - 1 else x)
+                outs.append(self.norm(x) if is_last else x)
         return outs
 
     def attn_biases(self, images: Tensor) -> list[Tensor | None]:

@@ -42,39 +42,36 @@ class MIMHead(BaseModule):
             init_transformer_(self, bound=0.02)
             super().init_weights()
 
-    def forward(self, streams: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
+    def forward(self, streams: dict[str, Tensor]) -> dict[str, Tensor]:
         """Logits of the masked patches, from every stream.
 
         Args:
-            streams: Un-normalised tokens (B, 1 + N, D) by name.
-            mask: (B, N) bool, True = masked.
+            streams: Un-normalised tokens of the M masked patches of a batch, (M, D) by name.
 
         Returns:
-            By the same names (M, num_codes) for the M masked patches of the batch, image by image and row by row.
+            (M, num_codes) by the same names.
         """
         logits = {}
         for name, tokens in streams.items():
             own = name == 'cls' and not self.shared
             norm, fc = (self.cls_norm, self.cls_fc) if own else (self.norm, self.fc)
-            logits[name] = fc(norm(tokens[:, 1:][mask]))
+            logits[name] = fc(norm(tokens))
         return logits
 
-    def loss(self, streams: dict[str, Tensor], ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def loss(self, streams: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
         """Mean cross entropy and accuracy over the masked patches of the batch, for every stream.
 
         Args:
             streams: As for :meth:`forward`.
-            ids: Visual tokens (B, N) long.
-            mask: As for :meth:`forward`.
+            targets: Visual tokens of these patches, (M,) long.
 
         Returns:
             `loss`, and `accuracy` in percent; of several streams `loss_mim`, `accuracy_mim`, and so on by their names.
             All are 0 where no patch of the batch is masked.
         """
-        targets = ids[mask]
         num_masked = max(len(targets), 1)  # blockwise masking may give up on an image: the mean of nothing is NaN
         losses = {}
-        for name, logits in self(streams, mask).items():
+        for name, logits in self(streams).items():
             suffix = f'_{name}' if len(streams) > 1 else ''
             correct = (logits.detach().argmax(dim=1) == targets).sum()
             losses[f'loss{suffix}'] = F.cross_entropy(logits.float(), targets, reduction='sum') / num_masked

@@ -57,23 +57,27 @@ class PatchAggregationNeck(BaseModule):
             for rate in rates[early_layers : early_layers + num_layers]
         )
 
-    def forward(self, early: Tensor, last: Tensor, attn_bias: Tensor | None = None) -> Tensor:
+    def forward(
+        self, early: Tensor, cls_token: Tensor, attn_bias: Tensor | None = None, keep: Tensor | None = None
+    ) -> Tensor:
         """Let the class token of the one and the patches of the other attend to each other.
 
         Args:
             early: Tokens after block E (B, 1 + N, D), not normalised.
-            last: Tokens after the last block, likewise.
+            cls_token: Class token after the last block (B, D), likewise.
             attn_bias: What the backbone adds to its attention logits (H, 1 + N, 1 + N), or None.
+            keep: Which tokens of the batch come out, (T,) long in [0, B*(1 + N)); None: all.
 
         Returns:
-            Tokens (B, 1 + N, D), not normalised.
+            Tokens (B, 1 + N, D), or those to keep (T, D), not normalised.
         """
-        x = torch.cat([last[:, :1], early[:, 1:]], dim=1)
-        for block in self.blocks:
+        x = torch.cat([cls_token[:, None], early[:, 1:]], dim=1)
+        for i, block in enumerate(self.blocks):
+            args = x, attn_bias, keep if i == len(self.blocks) - 1 else None
             if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, attn_bias, use_reentrant=False)
+                x = checkpoint(block, *args, use_reentrant=False)
             else:
-                x = block(x, attn_bias)
+                x = block(*args)
         return x
 
     def init_weights(self) -> None:
