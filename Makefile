@@ -1,4 +1,5 @@
-# make quickstart: from scans of digits to a fine-tuned BEiT in minutes.  make test: the test suite.
+# make quickstart: from scans of digits to a fine-tuned BEiT in minutes.  make quickstart-seg: likewise, to one that finds
+# them in pictures.  make test: the test suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,10 +7,13 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 export OMP_NUM_THREADS ?= 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quickstart test lint digits clean
+.PHONY: quickstart quickstart-seg test lint digits scenes clean
 
 quickstart: $(VENV)/.quickstart digits
 	@$(BIN)/python tools/quickstart.py
+
+quickstart-seg: $(VENV)/.seg scenes
+	@$(BIN)/python tools/quickstart_seg.py
 
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest
@@ -20,6 +24,9 @@ lint: $(VENV)/.test
 
 digits: $(VENV)/.quickstart
 	@$(BIN)/python tools/dataset_converters/digits.py data/digits
+
+scenes: digits
+	@$(BIN)/python tools/dataset_converters/digit_scenes.py data/digits data/digit_scenes
 
 # torch comes first, by itself: whoever wants another build of it than the default one installs that into .venv before.
 $(VENV)/.torch:
@@ -32,9 +39,13 @@ $(VENV)/.quickstart: $(VENV)/.torch constraints.txt setup.py
 	@$(PIP) --editable '.[quickstart]'
 	@touch $@
 
+$(VENV)/.seg: $(VENV)/.quickstart
+	@$(PIP) --editable '.[quickstart,seg]'
+	@touch $@
+
 $(VENV)/.test: $(VENV)/.torch constraints.txt setup.py
 	@$(PIP) --editable '.[quickstart,seg,mim,test]'
-	@touch $@ $(VENV)/.quickstart
+	@touch $@ $(VENV)/.quickstart $(VENV)/.seg
 
 clean:
-	rm -rf $(VENV) work_dirs/quickstart data/digits
+	rm -rf $(VENV) work_dirs/quickstart work_dirs/quickstart_seg data/digits data/digit_scenes
