@@ -1,5 +1,5 @@
-# make quickstart: from scans of digits to a fine-tuned BEiT in minutes.  make quickstart-seg: likewise, to one that finds
-# them in pictures.  make test: the test suite.
+# make quickstart: from scans of digits to a fine-tuned BEiT in minutes.  make quickstart-v2: likewise, to BEiT v2.
+# make quickstart-seg: likewise, to one that finds digits in pictures.  make test: the test suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,10 +7,13 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 export OMP_NUM_THREADS ?= 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quickstart quickstart-seg test lint digits scenes clean
+.PHONY: quickstart quickstart-v2 quickstart-seg test lint digits scenes clean
 
 quickstart: $(VENV)/.quickstart digits
 	@$(BIN)/python tools/quickstart.py
+
+quickstart-v2: $(VENV)/.quickstart digits
+	@$(BIN)/python tools/quickstart_v2.py
 
 quickstart-seg: $(VENV)/.seg scenes
 	@$(BIN)/python tools/quickstart_seg.py
@@ -48,4 +51,4 @@ $(VENV)/.test: $(VENV)/.torch constraints.txt setup.py
 	@touch $@ $(VENV)/.quickstart $(VENV)/.seg
 
 clean:
-	rm -rf $(VENV) work_dirs/quickstart work_dirs/quickstart_seg data/digits data/digit_scenes
+	rm -rf $(VENV) work_dirs/quickstart work_dirs/quickstart-v2 work_dirs/quickstart-seg data/digits data/digit_scenes

@@ -16,6 +16,8 @@ _APIS = {
     'SegmentationInferencer': 'mmbeit.apis.segmentation',
     'FeatureExtractor': 'mmbeit.apis.features',
     'MaskedImageModelingInferencer': 'mmbeit.apis.tokens',
+    'probe': 'mmbeit.probing.run',
+    'TokenFolder': 'mmbeit.datasets.tokens',
 }
 
 compat.apply()

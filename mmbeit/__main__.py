@@ -37,7 +37,7 @@ def main() -> None:
         sys.argv = [str(tools[name]), *rest]
         runpy.run_path(sys.argv[0], run_name='__main__')
     else:
-        close = suggest(name, tools, 0.4) or f'; there are {", ".join(tools)}'
+        close = suggest(name, tools, 0.5) or f'; there are {", ".join(tools)}'
         print(f'error: no tool {name!r}{close}', file=sys.stderr)
         raise SystemExit(2)
 

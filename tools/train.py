@@ -5,6 +5,7 @@ import argparse
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmbeit.apis.token_recipe import check_images, use_tokens
 from mmbeit.engine.checks import check_checkpoints, check_data, latest_checkpoint
 from mmbeit.engine.config import add_common_arguments, load_config
 from mmbeit.engine.errors import readable_errors
@@ -22,6 +23,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='go on from a checkpoint; without a value from the latest one in the work folder',
     )
+    parser.add_argument('--tokens', metavar='FOLDER', help='pretrain on what tools/extract_tokens.py wrote for CONFIG')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, where the config has float32')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     return parser.parse_args(argv)
@@ -47,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     with readable_errors() as preparation:
         cfg = load_config(args)
         apply_arguments(cfg, args)
+        tokens = use_tokens(cfg, args.tokens) if args.tokens else None
         check_checkpoints(cfg, '--resume' if args.resume else 'load_from')
         check_data(cfg, 'train_dataloader', 'val_dataloader')
         runner = Runner.from_cfg(cfg)
@@ -54,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
         runner.register_hook(StartFromCheckpoint(complete=False))
         preparation.part = 'train_dataloader'
         runner.train_loop  # noqa: B018  builds the data set
+        if tokens:
+            check_images(runner.train_dataloader.dataset, tokens)
         preparation.part = 'val_dataloader'
         runner.val_loop  # noqa: B018
         preparation.part = ''

@@ -38,12 +38,13 @@ def build_on_meta(cfg: Config) -> nn.Module:
 
 
 def image_size(cfg: Config) -> tuple[int, int]:
-    """Height and width in pixels of the images that a config's backbone is for.
+    """Height and width in pixels of the images that a config's backbone, or its tokenizer, is for.
 
     Raises:
         ValueError: The config has no `model.backbone.img_size`.
     """
-    size = cfg.model.get('backbone', {}).get('img_size')
+    parts = (cfg.model.get(part, {}) for part in ('backbone', 'tokenizer'))
+    size = next((part['img_size'] for part in parts if 'img_size' in part), None)
     if size is None:
         raise ValueError('the config has no model.backbone.img_size: say the size of the images')
     return (size, size) if isinstance(size, int) else tuple(size)
@@ -55,7 +56,7 @@ def complexity(model: nn.Module, size: Sequence[int]) -> Complexity:
     A multiply-add is one FLOP, and a norm costs five for each element, as mmengine and mmpretrain's tables count;
     but what fused attention computes is counted, too. As in those tables it is the features that are counted
     (`extract_feat`: backbone and neck), and not the classifier. Of a model without `extract_feat` it is what a call
-    computes: of a discrete VAE the encoder.
+    computes: of a discrete VAE the encoder, of VQ-KD encoder and decoder.
     Resizing a position table is not counted: it happens once. A model on the meta device needs no memory.
 
     Args:

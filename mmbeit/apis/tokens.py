@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from mmbeit.apis.data import DataConfig
 from mmbeit.apis.inferencer import Inferencer, Place, backbone_of, sized
 from mmbeit.datasets.transforms.mask import BlockwiseMask
+from mmbeit.datasets.transforms.seed import generators_kept
 
 NUM_MASKED = 75 / 196  # of the patches, in the papers
 
@@ -116,17 +116,7 @@ def _mask_transform(model: nn.Module, num_masked: int | None) -> BlockwiseMask:
 
 def _seeded(function: Callable[[], Any], seed: int) -> Any:
     """Call a function that draws from the global generators, and leave those as they were."""
-    with _generators_kept():
+    with generators_kept():
         random.seed(seed)
         np.random.seed(seed % 2**32)
         return function()
-
-
-@contextmanager
-def _generators_kept() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])

@@ -17,6 +17,10 @@ from mmbeit.checkpoint.load import CheckpointError
 TRACEBACK = 'MMBEIT_TRACEBACK'
 
 
+class StoppedRunError(RuntimeError):
+    """A run that is not worth going on with; the message is one line that says why, and what to change."""
+
+
 class Preparation(Hook):
     """Knows whether a run has begun. Register it, so that :func:`readable_errors` can tell a wrong input from a bug."""
 
@@ -35,13 +39,14 @@ class Preparation(Hook):
 def readable_errors() -> Iterator[Preparation]:
     """Until the run begins, what a wrong config, option, path or folder raises becomes one line and status 2.
 
-    After that, only an unreadable checkpoint does; anything else keeps its traceback.
+    After that, only an unreadable checkpoint and :class:`StoppedRunError` do; anything else keeps its traceback.
     """
     preparation = Preparation()
     try:
         yield preparation
     except Exception as error:
-        if os.environ.get(TRACEBACK) or (preparation.over and not isinstance(error, CheckpointError)):
+        expected = isinstance(error, (CheckpointError, StoppedRunError)) or not preparation.over
+        if os.environ.get(TRACEBACK) or not expected:
             raise
         if int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', 0))):
             time.sleep(5)  # the first process says the same, and the launcher then stops this one

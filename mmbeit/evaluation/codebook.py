@@ -8,6 +8,16 @@ from mmbeit.layers.quantizer import code_usage, perplexity
 from mmbeit.registry import METRICS
 
 
+def codebook_health(counts: np.ndarray) -> dict[str, float]:
+    """`usage`, `dead_codes` and `perplexity` of how often each code occurs (num_codes,), see :class:`CodebookUsage`."""
+    counts = torch.from_numpy(counts).double()
+    return {
+        'usage': float(code_usage(counts)),
+        'dead_codes': int((counts == 0).sum()),
+        'perplexity': float(perplexity(counts)),
+    }
+
+
 @METRICS.register_module()
 class CodebookUsage(BaseMetric):
     """How much of its codebook a tokenizer uses on a data set.
@@ -27,11 +37,6 @@ class CodebookUsage(BaseMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         ids, num_codes, errors = zip(*results, strict=True)
-        counts = torch.from_numpy(np.bincount(np.concatenate(ids), minlength=num_codes[0])).double()
-        metrics = {
-            'usage': float(code_usage(counts)),
-            'dead_codes': int((counts == 0).sum()),
-            'perplexity': float(perplexity(counts)),
-        }
+        metrics = codebook_health(np.bincount(np.concatenate(ids), minlength=num_codes[0]))
         errors = [error for error in errors if not np.isnan(error)]
         return {**metrics, 'error': float(np.mean(errors))} if errors else metrics

@@ -14,6 +14,7 @@ from mmbeit.models.norms import CPUSyncBN
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.target_generators.beit_teacher import BEiTTeacher
 from mmbeit.models.target_generators.dvae import DVAETokenizer
+from mmbeit.models.target_generators.stored import StoredTokens
 from mmbeit.models.target_generators.teachers import TimmTeacher, TransformersTeacher
 from mmbeit.models.target_generators.vqkd import VQKDEncoder, VQKDTokenizer
 
@@ -30,6 +31,7 @@ __all__ = [
     'MIMHead',
     'MaskedImageModeling',
     'PatchAggregationNeck',
+    'StoredTokens',
     'TargetGenerator',
     'TimmTeacher',
     'TransformersTeacher',

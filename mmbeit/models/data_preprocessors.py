@@ -13,6 +13,8 @@ from mmbeit.registry import MODELS
 class MIMDataPreprocessor(BaseDataPreprocessor):
     """Normalises the view of the backbone; leaves the target view in [0, 1], for a tokenizer normalises by itself.
 
+    What stands in the place of the target view and is no picture, such as stored tokens, is passed on as it is.
+
     Args:
         mean: Of the three channels R, G, B, in [0, 255].
         std: Likewise.
@@ -29,18 +31,20 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
 
         Args:
             data: `inputs`: RGB images in [0, 255], one view or a list of two, each (B, 3, height, width) or a list of
-                (3, height, width); `data_samples`: anything, passed on.
+                (3, height, width), the second one may be ids (B, N); `data_samples`: anything, passed on.
             training: Not used.
 
         Returns:
-            `inputs`: (view, target view), or the view alone where one was given; `data_samples`.
+            `inputs`: (view, target view or ids), or the view alone where one was given; `data_samples`.
         """
         data = self.cast_data(data)
         views = data['inputs']
         one_view = isinstance(views, Tensor) or (isinstance(views[0], Tensor) and views[0].ndim == 3)
         view, *target = [views] if one_view else views
-        view = (stack(view).float() - self.mean) / self.std
-        inputs = (view, stack(target[0]).float() / 255) if target else view
+        inputs = (stack(view).float() - self.mean) / self.std
+        if target:
+            target = stack(target[0])
+            inputs = inputs, target.float() / 255 if target.ndim == 4 else target
         return {'inputs': inputs, 'data_samples': data.get('data_samples')}
 
 

@@ -13,6 +13,7 @@ from mmbeit.apis.data import DataConfig
 from mmbeit.apis.model import data_config_of
 from mmbeit.apis.weights import WeightsError
 from mmbeit.checkpoint.formats import from_ours
+from mmbeit.checkpoint.load import CheckpointError
 from mmbeit.resources import resource_root
 
 FINETUNED = 'beit-base-p16_beit-pre_8xb128-coslr-100e_in1k'
@@ -240,3 +241,21 @@ def test_weights_of_other_layouts_load_by_path(layout, tmp_path):
     torch.save({'state_dict': from_ours(model.state_dict(), layout)[0]}, tmp_path / 'theirs.pth')
     loaded = mmbeit.get_model(cfg, pretrained=tmp_path / 'theirs.pth')
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+
+
+def test_a_tokenizer_by_name_with_official_weights(tmp_path):
+    name = 'vqkd_base-1x768x12-clip_3rdparty_in1k'
+    small = dict(
+        tokenizer=dict(arch=dict(_delete_=True, **TINY), img_size=32, patch_size=8, num_codes=11, code_dim=4),
+        teacher=None,
+        target_dims=6,
+    )
+    model = randomize(mmbeit.get_model(name, **small))
+    model.tokenizer.quantizer.codebook.normal_()
+    torch.save({'model': from_ours(model.state_dict(), 'official')[0]}, tmp_path / 'weights.pth')
+    loaded, images = mmbeit.get_model(name, tmp_path / 'weights.pth', **small), torch.rand(2, 3, 32, 32)
+    assert torch.equal(loaded.tokenizer(images).ids, model.tokenizer(images).ids)
+    assert torch.equal(loaded(images), model(images))
+    with pytest.raises(CheckpointError, match='weights.pth: the weights do not fit this backbone: .*missing: blocks.4'):
+        deeper = dict(small['tokenizer'], arch={'_delete_': True, **TINY, 'num_layers': 5})
+        mmbeit.get_model(name, tmp_path / 'weights.pth', **{**small, 'tokenizer': deeper})

@@ -46,7 +46,12 @@ def model_of(name: str) -> nn.Module:
 @cache
 def cost_of(name: str) -> Complexity:
     cfg = read(name)
-    return complexity(model_of(name), image_size(cfg) if 'backbone' in cfg.model else (256, 256))
+    return complexity(model_of(name), size_of(cfg))
+
+
+def size_of(cfg: Config) -> tuple[int, int]:
+    """Height and width of the images that a model is trained on."""
+    return (256, 256) if cfg.model.type == 'mmbeit.DiscreteVAE' else image_size(cfg)
 
 
 def parse(name: str) -> dict:

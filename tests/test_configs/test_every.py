@@ -25,11 +25,11 @@ from test_configs.recipes import (
     parse,
     read,
     schedulers,
+    size_of,
     walk,
 )
 from torch import nn
 
-from mmbeit.apis.complexity import image_size
 from mmbeit.datasets.samplers import seeded
 
 BY_EPOCH = [name for name in PATHS if 'max_epochs' in read(name).train_cfg]
@@ -195,7 +195,7 @@ def test_top_level_pipelines_are_those_of_the_data_loaders(name):
 @pytest.mark.parametrize('name', [name for name in RECIPES if name not in SEGMENTATION])
 def test_pipelines_give_images_of_the_size_of_the_backbone(name, image_path):
     cfg = read(name)
-    size = image_size(cfg) if 'backbone' in cfg.model else (256, 256)
+    size = size_of(cfg)
     for loader in LOADERS:
         if not cfg.get(loader):
             continue

@@ -58,6 +58,16 @@ def test_seeds_differ_between_samples_epochs_passes_and_runs():
     assert all(0 <= seed < 2**32 for seed in seeds)
 
 
+@pytest.mark.parametrize(('rank', 'world_size'), [(0, 1), (1, 2)])
+def test_an_index_knows_how_often_the_data_set_was_gone_through(monkeypatch, rank, world_size):
+    place(monkeypatch, rank, world_size)
+    sampler = SeededSampler(DATA, seed=5)
+    sampler.set_epoch(4)
+    assert {index.epoch for index in sampler} == {4}
+    stream = [index.epoch for index in itertools.islice(SeededInfiniteSampler(DATA, seed=5), 30 // world_size)]
+    assert stream == sorted(list(range(3)) * (10 // world_size))
+
+
 @pytest.mark.skipif(not hasattr(InfiniteSampler, 'skip'), reason='this mmengine has no InfiniteSampler.skip')
 @pytest.mark.parametrize(('rank', 'world_size'), [(0, 1), (1, 2)])
 def test_skipping_resumes_the_same_samples_with_the_same_seeds(monkeypatch, rank, world_size):
@@ -68,9 +78,9 @@ def test_skipping_resumes_the_same_samples_with_the_same_seeds(monkeypatch, rank
     assert take(resumed, 17) == whole[13:]
 
 
-def test_an_index_is_a_number_that_carries_its_seed_to_another_process():
-    index = pickle.loads(pickle.dumps(SampleIndex(3, seed=7)))
-    assert type(index) is SampleIndex and index == 3 and index.seed == 7
+def test_an_index_is_a_number_that_carries_its_seed_and_epoch_to_another_process():
+    index = pickle.loads(pickle.dumps(SampleIndex(3, seed=7, epoch=2)))
+    assert type(index) is SampleIndex and index == 3 and index.seed == 7 and index.epoch == 2
     assert ['a', 'b', 'c', 'd'][index] == 'd'
 
 

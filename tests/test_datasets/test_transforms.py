@@ -17,6 +17,7 @@ from mmbeit.datasets.transforms import (
 )
 from mmbeit.datasets.transforms.image import random_crop_box
 from mmbeit.datasets.transforms.mask import blockwise_mask, exact_count
+from mmbeit.datasets.transforms.seed import generators_kept, seed_generators
 
 torchvision = pytest.importorskip('torchvision.transforms')
 
@@ -307,6 +308,15 @@ def test_a_seeded_sample_is_augmented_alike_whatever_was_drawn_before(pipeline):
 @pytest.mark.parametrize('results', [{}, {'sample_idx': 3}])
 def test_a_sample_without_a_seed_goes_on_with_the_generators_as_they_are(pipeline, results):
     assert pipeline(dict(results))['draws'] != pipeline(dict(results))['draws']
+
+
+def test_generators_are_kept():
+    seed_generators(0)
+    expected = draws({})['draws']
+    seed_generators(0)
+    with generators_kept():
+        assert draws({})['draws'] == expected
+    assert draws({})['draws'] == expected
 
 
 def test_nothing_here_warns(tmp_path):

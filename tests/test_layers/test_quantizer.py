@@ -1,4 +1,3 @@
-import math
 from itertools import pairwise
 
 import pytest
@@ -233,19 +232,31 @@ def test_revived_codes_are_tokens_of_the_batch_and_the_others_stay():
     same = (module.codebook[4:, None] - tokens).abs().amax(dim=-1) < 1e-6  # but for a second normalisation
     assert same.any(dim=1).all()
     assert len(module.codebook.unique(dim=0)) == 6
-    assert torch.equal(module.cluster_size[4:], (0.01 * torch.tensor([40 / 6, 40 / 6])))
+    torch.testing.assert_close(module.cluster_size[4:], torch.full((2,), 0.2 * 0.01 * 40 / 6))
 
 
-def test_a_code_has_time_to_prove_itself():
-    """It counts as an average one at first, and the average of codes that are not used falls by a percent a step."""
-    module = NormEMAQuantizer(6, DIM, kmeans_init=False, revive_below=0.5)
-    module.cluster_size.fill_(40 / 6)
+def test_revived_code_stays_if_the_next_batch_uses_it_and_is_replaced_again_if_not():
+    module = NormEMAQuantizer(6, DIM, kmeans_init=False, revive_below=0.2)
     module.codebook.copy_(torch.cat([torch.eye(DIM), -torch.eye(DIM)[:2]]))
-    steps = 0
-    while (module.codebook[4:] < -0.99).any() and steps < 200:
-        module(around(torch.eye(DIM), 40))
-        steps += 1
-    assert steps == math.ceil(math.log(0.5) / math.log(0.99))
+    module(around(torch.eye(DIM), 40))
+    first = module.codebook[4:].clone()
+    module(torch.cat([around(torch.eye(DIM), 40), first[0].expand(1, 4, DIM)], dim=1))
+    assert F.cosine_similarity(module.codebook[4], first[0], dim=0) > 0.999
+    second = module.codebook[5].clone()
+    module.codebook[5] = -torch.eye(DIM)[1]  # where no token is
+    module(around(torch.eye(DIM), 40))
+    assert module.codebook[5].max() > 0.9 and not torch.equal(module.codebook[5], second)
+
+
+@pytest.mark.parametrize(('revive_below', 'low', 'high'), [(0.0, 0, 20), (0.1, 60, 100)])
+def test_usage_while_the_tokens_move_away(revive_below, low, high):
+    """As they do while an encoder learns: by more in a step than a code of the official quantizer follows."""
+    module = NormEMAQuantizer(64, DIM, revive_below=revive_below)
+    tokens, direction = unit(1, 1000, DIM), unit(DIM)
+    for step in range(150):
+        batch = tokens + 3 * min(step / 75, 1) * direction
+        ids = module(batch[:, torch.randperm(1000)[:500]]).ids
+    assert low <= code_usage(torch.bincount(ids.flatten(), minlength=64)) <= high
 
 
 # ---- ranks ----

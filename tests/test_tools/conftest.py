@@ -63,6 +63,25 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.1)]
 """
+VQKD = """
+_base_ = '{root}/configs/beitv2/vqkd_base-1x768x12-dino_8xb64-amp-coslr-100e_in1k.py'
+model = dict(
+    tokenizer=dict(arch={arch}, img_size=32, patch_size=8, num_codes=16, code_dim=4, revive_below=0.1),
+    teacher=dict(
+        stride=8, embed_dim=24, depth=1, num_heads=3, img_size=32, patch_size=8, init_cfg=dict(checkpoint='{teacher}')
+    ),
+)
+_base_.train_pipeline[2].size = 32
+_base_.test_pipeline[1].size = 36
+_base_.test_pipeline[2].size = 32
+train_dataloader = dict(dataset=dict(data_root='{data}', pipeline=_base_.train_pipeline))
+val_dataloader = dict(
+    batch_size=4, num_workers=0, persistent_workers=False,
+    dataset=dict(data_root='{data}', pipeline=_base_.test_pipeline),
+)
+test_dataloader = val_dataloader
+custom_hooks = [*_base_.custom_hooks, dict(type='mmbeit.CodebookHook', interval=2)]
+"""
 SHORT = """
 train_dataloader.update(batch_size=4, num_workers=0, persistent_workers=False)
 optim_wrapper = dict(type='OptimWrapper')  # float32
@@ -155,6 +174,33 @@ def finetuned(tmp_path_factory, finetune_config) -> Path:
     return work_dir
 
 
+@pytest.fixture(scope='session')
+def teacher(tmp_path_factory) -> Path:
+    """Weights of a random DINO of one block."""
+    timm = pytest.importorskip('timm')
+    torch.manual_seed(0)
+    sizes = dict(embed_dim=24, depth=1, num_heads=3, img_size=32, patch_size=8, num_classes=0)
+    path = tmp_path_factory.mktemp('teacher') / 'teacher.pth'
+    torch.save(timm.create_model('vit_base_patch16_224.dino', pretrained=False, **sizes).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope='session')
+def vqkd_config(tmp_path_factory, data, teacher) -> Path:
+    """The recipe of VQ-KD with features of DINO, shrunk likewise, with what is not official switched on."""
+    path = tmp_path_factory.mktemp('vqkd') / 'tiny_vqkd.py'
+    path.write_text((VQKD + SHORT).format(root=ROOT, arch=ARCH, data=data, teacher=teacher))
+    return path
+
+
+@pytest.fixture(scope='session')
+def vqkd_trained(tmp_path_factory, vqkd_config) -> Path:
+    """Work folder of three epochs of VQ-KD without an interruption."""
+    work_dir = tmp_path_factory.mktemp('vqkd_trained')
+    call_tool('train', vqkd_config, '--work-dir', work_dir)
+    return work_dir
+
+
 _runs = iter(range(10**6))
 
 
@@ -213,3 +259,11 @@ def python(command) -> Callable[..., subprocess.CompletedProcess]:
 def log() -> Callable[[Path], list[dict]]:
     """:func:`logged`."""
     return logged
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory, python) -> Path:
+    """The data of the quickstarts."""
+    folder = tmp_path_factory.mktemp('digits')
+    python(ROOT / 'tools' / 'dataset_converters' / 'digits.py', folder)
+    return folder

@@ -40,7 +40,7 @@ def free_port() -> int:
 
 CHILD = """
 _base_ = '{config}'
-custom_imports = dict(imports=['probe'])
+custom_imports = dict(imports=['rank_probe'])
 custom_hooks = [*_base_.custom_hooks, dict(type='Probe'){average}]
 train_cfg = dict(max_epochs={epochs})
 default_hooks = dict(checkpoint=dict(interval={epochs}))
@@ -60,7 +60,7 @@ def two_ranks(request, tmp_path_factory, command) -> Run:
     suffix, epochs, average = ('', 1, '') if request.param == 'v1' else ('_v2', 17, ", dict(type='EMAHook')")
     config = request.getfixturevalue(f'pretrain_config{suffix}')
     folder = tmp_path_factory.mktemp('two_ranks')
-    (folder / 'probe.py').write_text(PROBE)
+    (folder / 'rank_probe.py').write_text(PROBE)
     (folder / 'config.py').write_text(CHILD.format(config=config, epochs=epochs, average=average))
     command(
         *('bash', 'tools/dist_train.sh', folder / 'config.py', 2, '--work-dir', folder / 'run'),

@@ -16,7 +16,7 @@ CONFIG = 'beit_beit-base-p16_8xb256-amp-coslr-800e_in1k.py'
 
 
 @pytest.fixture(scope='module')
-def mim(root, command, finetune_config, finetuned, tmp_path_factory):
+def mim(root, command, finetune_config, finetuned, vqkd_config, tmp_path_factory):
     """Output of each command, and the folder that it wrote to. They run side by side, outside of the checkout."""
     # A checkout on the path has an egg-info besides, which does not say where it comes from.
     sources = [json.loads(dist.read_text('direct_url.json') or '{}') for dist in distributions(name='mmbeit')]
@@ -33,6 +33,7 @@ def mim(root, command, finetune_config, finetuned, tmp_path_factory):
             *('test', 'mmbeit', finetune_config, '--checkpoint', finetuned / 'epoch_3.pth', '--gpus', 0),
             *('--work-dir', folder / 'test', '--out', folder / 'metrics.json'),
         ),
+        vqkd=('train', 'mmbeit', vqkd_config, '--gpus', 0, '--work-dir', folder / 'vqkd', *short),
         search=('search', 'mmbeit', '--config', NAME, '--json', folder / 'found.json'),
         run=('run', 'mmbeit', 'train', finetune_config, '--work-dir', folder / 'run', *short),
     )
@@ -44,7 +45,7 @@ def mim(root, command, finetune_config, finetuned, tmp_path_factory):
     return {name: run.result() for name, run in runs.items()}, folder
 
 
-@pytest.mark.parametrize('name', ['path', 'run'])
+@pytest.mark.parametrize('name', ['path', 'run', 'vqkd'])
 def test_train(mim, name):
     runs, folder = mim
     assert runs[name].returncode == 0, runs[name].stdout[-2000:] + runs[name].stderr[-2000:]

@@ -21,13 +21,6 @@ def run(*args: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope='module')
-def digits(tmp_path_factory):
-    root = tmp_path_factory.mktemp('digits')
-    run('tools/dataset_converters/digits.py', str(root))
-    return root
-
-
 def test_digits_are_the_scans_of_scikit_learn(digits):
     data = load_digits()
     paths = sorted(digits.glob('*/*/*.png'))

@@ -26,10 +26,14 @@ class Kill(Hook):
 """
 
 
-@pytest.fixture(params=['pretrain', 'finetune'])
+@pytest.fixture(params=['pretrain', 'finetune', 'vqkd'])
 def run(request):
     """A config, and the work folder of its run without an interruption."""
-    names = dict(pretrain=('pretrain_config', 'pretrained'), finetune=('finetune_config', 'finetuned'))
+    names = dict(
+        pretrain=('pretrain_config', 'pretrained'),
+        finetune=('finetune_config', 'finetuned'),
+        vqkd=('vqkd_config', 'vqkd_trained'),
+    )
     return [request.getfixturevalue(name) for name in names[request.param]]
 
 

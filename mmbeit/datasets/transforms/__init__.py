@@ -3,6 +3,7 @@
 from mmbeit.datasets.transforms.erasing import RandomErasing
 from mmbeit.datasets.transforms.image import LoadImage, RandomResizedCropTwoViews
 from mmbeit.datasets.transforms.mask import BlockwiseMask
+from mmbeit.datasets.transforms.replay import ReplayView
 from mmbeit.datasets.transforms.seed import SeedTransforms
 from mmbeit.datasets.transforms.segmentation import LoadImageFromFile, LoadSegMap
 
@@ -13,5 +14,6 @@ __all__ = [
     'LoadSegMap',
     'RandomErasing',
     'RandomResizedCropTwoViews',
+    'ReplayView',
     'SeedTransforms',
 ]

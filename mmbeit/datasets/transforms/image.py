@@ -86,7 +86,7 @@ class RandomResizedCropTwoViews(BaseTransform):
 
     Args:
         size: Of the view, in pixels: one number or (height, width).
-        target_size: Of the target view.
+        target_size: Of the target view; None leaves it out, and the list has one array.
         scale: Smallest and largest share of the area that is cropped.
         ratio: Smallest and largest ratio of width to height of the crop.
         interpolation: Of the view: a name of :class:`PIL.Image.Resampling` in lower case.
@@ -96,7 +96,7 @@ class RandomResizedCropTwoViews(BaseTransform):
     def __init__(
         self,
         size: int | Sequence[int],
-        target_size: int | Sequence[int],
+        target_size: int | Sequence[int] | None,
         scale: Sequence[float] = (0.08, 1.0),
         ratio: Sequence[float] = (3 / 4, 4 / 3),
         interpolation: str = 'bicubic',
@@ -104,6 +104,8 @@ class RandomResizedCropTwoViews(BaseTransform):
     ):
         self.views = []
         for side, name in ((size, interpolation), (target_size, target_interpolation)):
+            if side is None:
+                continue
             height, width = (side, side) if isinstance(side, int) else side
             if name.upper() not in Image.Resampling.__members__:
                 known = ', '.join(Image.Resampling.__members__).lower()

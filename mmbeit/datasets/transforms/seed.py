@@ -1,6 +1,8 @@
 """Augmentation that depends on the seed, the epoch and the image, and on nothing else."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -8,6 +10,25 @@ from mmcv.transforms import BaseTransform
 
 from mmbeit.datasets.samplers import SampleIndex
 from mmbeit.registry import TRANSFORMS
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch on the CPU, all of which augmentation draws from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` asks every kind of device: 0.13 ms
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Leave these generators as they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
 
 
 @TRANSFORMS.register_module()
@@ -21,7 +42,5 @@ class SeedTransforms(BaseTransform):
     def transform(self, results: dict) -> dict:
         index = results.get('sample_idx')
         if isinstance(index, SampleIndex):
-            random.seed(index.seed)
-            np.random.seed(index.seed)
-            torch.manual_seed(index.seed)
+            seed_generators(index.seed)
         return results
