@@ -1,26 +1,20 @@
 """The data of the segmentation quickstart, and its chain to the picture, a few steps each."""
 
+import argparse
 import json
 import runpy
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mmbeit.engine.quickstart import pretrained_in
 from test_tools.test_quickstart import ROOT, run
 
 pytest.importorskip('mmseg', reason='needs onedl-mmsegmentation, the extra `seg`')
 COUNTS = dict(training=12, validation=6)
 CONVERTER = ROOT / 'tools' / 'dataset_converters' / 'digit_scenes.py'
-
-
-@pytest.fixture(scope='module')
-def digits(tmp_path_factory):
-    root = tmp_path_factory.mktemp('digits')
-    run('tools/dataset_converters/digits.py', str(root))
-    return root
 
 
 @pytest.fixture(scope='module')
@@ -79,44 +73,31 @@ def test_scenes_need_digits(tmp_path):
         converter['write_scenes'](tmp_path, tmp_path / 'scenes', COUNTS)
 
 
-def test_iou_is_the_one_of_mmseg():
-    import torch
-    from mmseg.evaluation import IoUMetric
-
-    draw = torch.Generator().manual_seed(0)
-    samples = []
-    for _ in range(3):
-        truth, found = (torch.randint(0, 4, (1, 9, 7), generator=draw) for _ in range(2))
-        truth[:, :2] = 255
-        samples.append({key: dict(data=x) for key, x in (('gt_sem_seg', truth), ('pred_sem_seg', found))})
-    metric = IoUMetric(iou_metrics=['mIoU'])
-    metric.dataset_meta = dict(classes=tuple('abcde'))
-    metric.process({}, samples)
-    areas = [sum(area) for area in zip(*metric.results, strict=True)]
-    expected = metric.total_area_to_metrics(*areas)['IoU']
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        found = runpy.run_path(str(ROOT / 'tools' / 'quickstart_seg.py'))['intersection_over_union'](samples, 5)
-    np.testing.assert_allclose(found, 100 * np.asarray(expected), rtol=1e-6)
-    assert np.isnan(found[4]) and not np.isnan(found[:4]).any()
-
-
-def test_quickstart_goes_from_the_scans_to_the_picture(digits, scenes, tmp_path):
-    options = ['--digits', str(digits), '--scenes', str(scenes), '--work-dir', str(tmp_path), '--epochs', '1']
-    output = run('tools/quickstart_seg.py', *options, '--pretrained', str(tmp_path / 'none.pth'))
+def test_quickstart_goes_from_the_scans_to_the_picture(digits, scenes, log, tmp_path):
+    options = ['--digits', digits, '--scenes', scenes, '--work-dir', tmp_path, '--pretrained', tmp_path / 'none']
+    output = run('tools/quickstart_seg.py', *map(str, options), '--epochs', '1', '--iters', '1')
     results = json.loads((tmp_path / 'results.json').read_text())
     assert {name: len(values) for name, values in results['IoU'].items()} == {'scratch': 11, 'beit': 11}
     for name, mean in results['mIoU'].items():
         assert mean == pytest.approx(np.nanmean(results['IoU'][name]))
-        logged = [
-            json.loads(line) for path in (tmp_path / name).glob('*/vis_data/scalars.json') for line in path.open()
-        ]
-        assert mean == pytest.approx(next(line['mIoU'] for line in logged if 'mIoU' in line), abs=0.01)
-    assert f'{results["mIoU"]["beit"] - results["mIoU"]["scratch"]:+.1f} points' in output
+        logged = [line['mIoU'] for line in log(tmp_path / name) if 'mIoU' in line]
+        assert logged[0] == pytest.approx(mean, abs=0.006), 'of the validation at the end of the training'
+    assert results['gain'] == pytest.approx(results['mIoU']['beit'] - results['mIoU']['scratch'])
+    assert f'{results["gain"]:+.1f} points' in output
     assert np.array(Image.open(tmp_path / 'segmentation.png')).std() > 10
-    # Once there are weights they are taken.
-    weights = next((tmp_path / 'pretrain').glob('epoch_*.pth'))
-    options[options.index('--work-dir') + 1] = str(tmp_path / 'again')
-    run('tools/quickstart_seg.py', *options, '--pretrained', str(weights))
-    assert sorted(path.name for path in (tmp_path / 'again').iterdir() if path.is_dir()) == ['beit', 'scratch']
-    assert json.loads((tmp_path / 'again' / 'results.json').read_text()) == results
+
+
+def test_weights_that_are_there_are_taken(tmp_path):
+    runs = runpy.run_path(str(ROOT / 'tools' / 'quickstart_seg.py'))['runs']
+    args = argparse.Namespace(work_dir=tmp_path, digits='digits', scenes='scenes', epochs=None, iters=None)
+    assert pretrained_in(tmp_path / 'pretrain') is None
+    (first,) = next(runs(args, None))
+    assert first.work_dir == tmp_path / 'dvae'
+    (tmp_path / 'pretrain').mkdir()
+    (tmp_path / 'pretrain' / 'last_checkpoint').write_text('weights.pth')
+    ((scratch, beit),) = runs(args, pretrained_in(tmp_path / 'pretrain'))
+    assert (scratch.options[-1], beit.options[-1]) == (
+        'model.backbone.init_cfg=None',
+        'model.backbone.init_cfg.checkpoint=weights.pth',
+    )
+    assert scratch.options[:-1] == beit.options[:-1]
