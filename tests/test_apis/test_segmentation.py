@@ -193,3 +193,20 @@ def test_a_segmentor_by_name_with_weights_of_any_format(format, tmp_path):
     results.append(mmbeit.inference_model(plain, image, size=48))
     for result in results[1:]:
         assert np.array_equal(result['pred_sem_seg'], results[0]['pred_sem_seg'])
+
+
+@pytest.mark.parametrize('format', ['mmbeit', 'official', 'mmseg', 'hf'])
+@torch.no_grad()
+def test_weights_of_any_format_fit_a_segmentor_of_another_size(format, tmp_path):
+    """Their tables are resized when they are loaded, with the result that the model gives at that size anyway."""
+    name = 'beit-base-p16_beit-in21k-pre_upernet_3rdparty_ade20k-640x640'
+    model = randomize_norms(mmbeit.get_model(name, **SMALL))
+    state = model.state_dict() if format == 'mmbeit' else from_ours(model.state_dict(), format)[0]
+    torch.save({'state_dict': state}, tmp_path / 'weights.pth')
+    larger = SMALL | dict(backbone=dict(SMALL['backbone'], img_size=48))
+    rebuilt = mmbeit.get_model(name, pretrained=tmp_path / 'weights.pth', **larger)
+    assert rebuilt.backbone.grid == (6, 6)
+    image = torch.randn(1, 3, 48, 48)
+    expected = model(image)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(rebuilt(image), expected, rtol=1e-4, atol=1e-4)
