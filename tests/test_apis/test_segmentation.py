@@ -12,7 +12,7 @@ from PIL import Image
 import mmbeit
 from mmbeit import DataConfig, SegmentationInferencer
 from mmbeit.apis.images import ImageError
-from mmbeit.apis.segmentation import classes_at, palette, slide, window_corners
+from mmbeit.apis.segmentation import classes_at, draw, palette, slide, window_corners
 from mmbeit.checkpoint.formats import from_ours
 
 pytest.importorskip('mmseg.models')
@@ -135,6 +135,15 @@ def test_a_folder_goes_on_after_a_broken_picture_and_is_drawn(tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ['0.png', '2.png']
     drawn = np.asarray(Image.open(out / '0.png').convert('RGB'))
     assert drawn.shape[1] > drawn.shape[0] > 100 and len(np.unique(drawn.reshape(-1, 3), axis=0)) > 50
+
+
+def test_the_legend_names_the_largest_classes_with_their_shares_in_their_colours():
+    classes = np.repeat([4, 2, 0], [50, 30, 20])[None].repeat(10, axis=0)
+    figure = draw(picture(size=(100, 10)), classes, CLASSES, palette(7), max_legend=2)
+    legend = figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ['e 50 %', 'c 30 %']
+    colours = [patch.get_facecolor()[:3] for patch in legend.get_patches()]
+    assert colours == [tuple(palette(7)[i]) for i in (4, 2)]
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 40), (64, 1)])
