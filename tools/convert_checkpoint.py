@@ -7,11 +7,10 @@ are written; what was written is read again and compared tensor by tensor.
 
 import argparse
 
-from mmbeit.checkpoint.formats import to_ours, unwrap
+from mmbeit.checkpoint.formats import FORMATS, to_ours, unwrap
 from mmbeit.checkpoint.load import CheckpointError, read_weights
 from mmbeit.checkpoint.mmengine_loader import RUNNER_GLOBALS
 from mmbeit.checkpoint.save import HALF, save_state
-from mmbeit.checkpoint.tables import FORMATS
 from mmbeit.engine.errors import readable_errors
 
 

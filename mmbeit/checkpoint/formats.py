@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mmbeit.checkpoint import tables, tables_beit3
 from mmbeit.checkpoint.keymap import Table, attempt, convert, invert
 from mmbeit.checkpoint.layout import Problems
 from mmbeit.checkpoint.load import CheckpointError, StateDict
-from mmbeit.checkpoint.tables import FORMATS, TABLES, find_table
 from mmbeit.layers.position import NUM_CLASS_ROWS, grid_of_table, num_table_rows
 
 CONTAINERS = ('state_dict', 'model', 'module')
@@ -22,6 +22,10 @@ MARKS = re.compile(
     r'(^|.*\.)(q_bias|relative_position_bias_table|gamma_[12]|lambda_[12]|scale[12]\.gamma|rel_pos_bias\.\d+\.table'
     r'|blocks\.input\.(w|weight))|beit\..*|(tokenizer\.)?quantizer\.codebook'
 )
+# Families of models, by what tells them from each other and from the rest: of a file only those tables are tried.
+FAMILIES = ((MARKS, tables.TABLES), (tables_beit3.MARKS, tables_beit3.TABLES))
+TABLES: tuple[Table, ...] = tables.TABLES + tables_beit3.TABLES
+FORMATS = tuple(dict.fromkeys(table.format for table in TABLES))
 
 
 class Format(NamedTuple):
@@ -90,21 +94,31 @@ def recognize(state: StateDict, formats: Iterable[str] = FORMATS) -> Format | No
         The first format that fits exactly, else the one with the most keys in common, else, where these are less than
         half of all keys or nothing in them is peculiar to the family, None.
     """
-    if not any(map(MARKS.fullmatch, state)):
-        return None
+    candidates = [
+        table
+        for marks, family in FAMILIES
+        if any(map(marks.fullmatch, state))
+        for table in family
+        if table.format in formats
+    ]
     shapes = {key: torch.empty_like(tensor, device='meta') for key, tensor in state.items()}
+    known = [sum(table.find(key, shapes) is not None for key in shapes) for table in candidates]
+    for table, count in zip(candidates, known, strict=True):
+        if count == len(shapes):
+            _, problems = attempt(shapes, table)
+            if not problems:
+                return Format(table, problems)
     near = []
-    for table in TABLES:
-        if table.format not in formats:
-            continue
-        known = sum(table.find(key, shapes) is not None for key in shapes)
-        if 2 * known < len(shapes):
-            continue
-        _, problems = attempt(shapes, table)
-        if not problems:
-            return Format(table, problems)
-        near.append((known - len(problems.missing), known, Format(table, problems)))
+    for table, count in zip(candidates, known, strict=True):
+        if 2 * count >= len(shapes):
+            _, problems = attempt(shapes, table)
+            near.append((count - len(problems.missing), count, Format(table, problems)))
     return max(near, key=lambda entry: entry[:2])[2] if near else None
+
+
+def find_table(format: str, kind: str) -> Table | None:
+    """The first table of that format and kind."""
+    return next((table for table in TABLES if (table.format, table.kind) == (format, kind)), None)
 
 
 def to_ours(state: StateDict, source: str = 'auto') -> tuple[StateDict, Format]:
@@ -172,6 +186,10 @@ def vqkd_encoder(state: StateDict) -> StateDict:
 
 def check_square(state: StateDict, target: str) -> None:
     """Other layouts do not record the grid of a position table, and take it for a square."""
+    for key, grid in state.items():
+        if key.endswith('pos_grid') and grid[0] != grid[1]:
+            sides = ' x '.join(map(str, grid.tolist()))
+            raise CheckpointError(f'the layout of {target} knows square grids only, {key} is of {sides} patches')
     for key, table in state.items():
         if not key.endswith('.table') or 'rel_pos_bias.' not in key:
             continue

@@ -48,6 +48,22 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Reform:
+    """One tensor, another name and another form.
+
+    Attributes:
+        source, target: Templates.
+        there, back: Functions that undo each other, but for what nobody reads. What they cannot reform they leave as it
+            is, so that its shape is refused.
+    """
+
+    source: str
+    target: str
+    there: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class Drop:
     """A key that is left out on purpose. On the way back it is made by `make` from each key like `like`, if given."""
 
@@ -65,7 +81,7 @@ class Make:
     make: Callable[[Tensor], Tensor] | None = None
 
 
-Row = Rename | Fuse | Split | Drop | Make
+Row = Rename | Reform | Fuse | Split | Drop | Make
 
 
 @dataclass(frozen=True)
@@ -126,6 +142,8 @@ def invert(table: Table) -> Table:
         match row:
             case Rename(source, target, unless):
                 rows.append(Rename(target, source, unless))
+            case Reform(source, target, there, back):
+                rows.append(Reform(target, source, back, there))
             case Fuse(sources, target):
                 rows.append(Split(target, sources))
             case Split(source, targets):
@@ -172,6 +190,8 @@ def attempt(state: StateDict, table: Table) -> tuple[StateDict, Problems]:
         match row:
             case Rename():
                 put(row.target, numbers, tensor, key)
+            case Reform():
+                put(row.target, numbers, row.there(tensor), key)
             case Fuse():
                 fuses.setdefault((row, numbers), {})[part] = tensor
             case Split(targets=targets):
@@ -214,7 +234,7 @@ def _names(table: Table, key: str, present: Container[str]) -> list[str]:
     """What another layout calls one key."""
     found = table.find(key, present)
     match found and found[0]:
-        case Rename(target=target):
+        case Rename(target=target) | Reform(target=target) | Fuse(target=target):
             return [target.format(*found[2])]
         case Split(targets=targets):
             return [target.format(*found[2]) for target in targets if target]

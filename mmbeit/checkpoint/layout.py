@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from mmbeit.checkpoint.load import StateDict
@@ -67,6 +67,7 @@ def pattern(template: str) -> re.Pattern:
     return re.compile(re.escape(template).replace(r'\{\}', r'(\d+)').replace(r'\{\*\}', '.+'))
 
 
+@lru_cache(maxsize=1 << 14)  # every table of the format that a file is in looks at the same names
 def look(name: str) -> str:
     """A template or a key with every number made alike."""
     return re.sub(r'\d+', '#', name.replace('{}', '0'))
@@ -110,7 +111,7 @@ def check_layout(state: StateDict, layout: Layout, problems: Problems, name: Cal
         missing += [entry.key.format(*at) for at in sorted(expected - present[entry].keys())]
         if entry.shared and (extra := present[entry].keys() - expected):
             problems.wrong.append(f'there is no block for {", ".join(present[entry][at] for at in sorted(extra))}')
-    problems.missing += [key for ours in missing for key in name(ours)]
+    problems.missing += dict.fromkeys(key for ours in missing for key in name(ours))  # one may be cut into several
     shapes = {
         key: (tuple(state[key].shape), entry.shape.split()) for entry in layout for key in present[entry].values()
     }

@@ -483,9 +483,3 @@ TABLES: tuple[Table, ...] = (
     ),
     _table('hf', 'dvae_encoder', *dvae_rows('encoder', 'weight', 'bias', 'group.', 'path.')),
 )
-FORMATS = tuple(dict.fromkeys(table.format for table in TABLES))
-
-
-def find_table(format: str, kind: str) -> Table | None:
-    """The first table of that format and kind."""
-    return next((table for table in TABLES if (table.format, table.kind) == (format, kind)), None)

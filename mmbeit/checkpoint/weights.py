@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from mmbeit.checkpoint.backbone import NAME, STEM
+from mmbeit.checkpoint.backbone import NAME, STEM, TEXT_STEM
 from mmbeit.checkpoint.formats import OPENMMLAB, Format, recognize, to_ours, unwrap
 from mmbeit.checkpoint.keymap import convert
 from mmbeit.checkpoint.load import CheckpointError, StateDict, read_weights
@@ -128,13 +128,13 @@ def select(model: nn.Module, state: StateDict) -> tuple[StateDict, dict[str, str
         CheckpointError: There is nothing for a backbone of the model, or for the model at all.
     """
     own = model.state_dict()
-    if STEM in own:  # a backbone by itself
+    if STEM in own or TEXT_STEM in own:  # a backbone by itself
         inside = {key.removeprefix(NAME): tensor for key, tensor in state.items() if key.startswith(NAME)}
         return inside or state, {}
     parts: dict[str, StateDict] = {}
     for key, tensor in state.items():
         parts.setdefault(key.partition('.')[0], {})[key] = tensor
-    backbones = {key.partition('.')[0] for key in own if key.endswith(STEM)}
+    backbones = {key.partition('.')[0] for key in own if key.endswith((STEM, TEXT_STEM))}
     kept, dropped = {}, {}
     for part, tensors in parts.items():
         here = {key: tensor.shape for key, tensor in own.items() if key.startswith(f'{part}.')}

@@ -66,6 +66,27 @@ class AnnealHook(Hook):
 
 
 @HOOKS.register_module()
+class SwitchHook(Hook):
+    """Give a number of the model another value from some iteration on, also in a run that is resumed after it.
+
+    Args:
+        attr: Name of the attribute, such as 'mlm_head.drop_worst_ratio'.
+        value: Its new value.
+        begin: First iteration, 0-based, that has it.
+    """
+
+    def __init__(self, attr: str, value: float, begin: int):
+        self.owner, _, self.name = attr.rpartition('.')
+        self.value = value
+        self.begin = begin
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        if runner.iter >= self.begin:
+            model = inner_model(runner)
+            setattr(attrgetter(self.owner)(model) if self.owner else model, self.name, self.value)
+
+
+@HOOKS.register_module()
 class CompileHook(Hook):
     """Compile a part of the model in place before training. mmengine's `compile=True` fails with parameter groups.
 

@@ -1,12 +1,13 @@
 """Initialisation as in the official code."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from mmbeit.layers.block import Block
+from mmbeit.layers.multiway import Multiway, MultiwayBlock
 
 
 def trunc_normal_(tensor: Tensor, std: float = 0.02, bound: float = 2.0) -> Tensor:
@@ -35,3 +36,23 @@ def rescale_depth_(blocks: Iterable[Block], first: int = 1) -> None:
     for layer, block in enumerate(blocks, first):
         block.attn.proj.weight.div_(math.sqrt(2 * layer))
         block.mlp.fc2.weight.div_(math.sqrt(2 * layer))
+
+
+def init_subln_(blocks: Sequence[MultiwayBlock]) -> None:
+    """Draw the weights of blocks with sub-LN, to pretrain them from scratch (https://arxiv.org/abs/2210.06423).
+
+    Xavier's normal draw, for values, output projections and MLPs with the gain sqrt(ln(2 L)) of an encoder of L blocks;
+    biases zero. The official fine-tuning code draws all linear layers anew after torchscale has applied these gains.
+    """
+    gain = math.sqrt(math.log(2 * len(blocks)))
+    for block in blocks:
+        attn = block.attn
+        plain: list[Multiway] = [attn.q, attn.k]
+        for part in (*plain, attn.v, attn.proj, block.mlp):
+            for linear in part.modules():
+                if isinstance(linear, nn.Linear):
+                    nn.init.xavier_normal_(linear.weight, gain=1.0 if part in plain else gain)
+                    nn.init.zeros_(linear.bias)
+        for norm in block.modules():
+            if isinstance(norm, nn.LayerNorm):
+                norm.reset_parameters()

@@ -48,5 +48,29 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
         return {'inputs': inputs, 'data_samples': data.get('data_samples')}
 
 
+@MODELS.register_module()
+class MDMDataPreprocessor(BaseDataPreprocessor):
+    """Several batches at once: of images, of texts, and of both, for masked data modeling.
+
+    Args:
+        mean, std, non_blocking: As for :class:`MIMDataPreprocessor`, which the images go through.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], non_blocking: bool = True):
+        super().__init__(non_blocking)
+        self.images = MIMDataPreprocessor(mean, std, non_blocking)
+
+    def forward(self, data: dict[str, dict], training: bool = False) -> dict[str, dict]:
+        """Cast to the device and scale, each batch by itself.
+
+        Args:
+            data: Batches by name, with `inputs` where there are images, and `data_samples`.
+            training: Not used.
+        """
+        return {
+            name: self.images(batch) if 'inputs' in batch else self.cast_data(batch) for name, batch in data.items()
+        }
+
+
 def stack(images: Tensor | Sequence[Tensor]) -> Tensor:
     return images if isinstance(images, Tensor) else torch.stack(list(images))

@@ -6,14 +6,17 @@ from mmbeit.datasets.transforms.mask import BlockwiseMask
 from mmbeit.datasets.transforms.replay import ReplayView
 from mmbeit.datasets.transforms.seed import SeedTransforms
 from mmbeit.datasets.transforms.segmentation import LoadImageFromFile, LoadSegMap
+from mmbeit.datasets.transforms.text import MaskText, TokenizeText
 
 __all__ = [
     'BlockwiseMask',
     'LoadImage',
     'LoadImageFromFile',
     'LoadSegMap',
+    'MaskText',
     'RandomErasing',
     'RandomResizedCropTwoViews',
     'ReplayView',
     'SeedTransforms',
+    'TokenizeText',
 ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mmbeit.checkpoint.backbone import FREE, NAME
+from mmbeit.checkpoint.backbone import BEIT, NAME
 from mmbeit.checkpoint.formats import to_ours, unwrap
 from mmbeit.checkpoint.load import CheckpointError
 from mmbeit.models.target_generators.base import TargetGenerator
@@ -62,4 +62,4 @@ class BEiTTeacher(Teacher):
         if not inside:
             raise CheckpointError(f'expected a model with a backbone, but this is a {found.table}')
         own = self.network.state_dict()
-        return {f'network.{key}': value for key, value in inside.items() if key in own or not FREE.fullmatch(key)}
+        return {f'network.{key}': value for key, value in inside.items() if key in own or not BEIT.free.fullmatch(key)}
