@@ -70,7 +70,7 @@ def class_iou(samples: list[dict], classes: tuple[str, ...]) -> list[float]:
         warnings.simplefilter('ignore')  # importing mmseg is noisy
         from mmseg.evaluation import IoUMetric
 
-    metric = IoUMetric()
+    metric = IoUMetric(prefix='scenes')  # without one it warns
     metric.dataset_meta = dict(classes=classes)
     metric.process({}, samples)
     areas = [sum(areas) for areas in zip(*metric.results, strict=True)]
@@ -136,11 +136,12 @@ def report(args: argparse.Namespace, console: Console) -> None:
     samples = {name: predictions(args, name) for name in STARTS}
     results = {name: class_iou(of, classes) for name, of in samples.items()}
     means = {name: float(np.nanmean(values)) for name, values in results.items()}
-    table = Table('', *classes, 'mean')
+    table = Table('class', *STARTS.values())
     trained = len(list((args.scenes / 'images' / 'training').iterdir()))
-    table.title = f'IoU (%) on {len(samples["beit"])} held-out pictures, after training on {trained}'
-    for name, title in STARTS.items():
-        table.add_row(title, *(f'{value:.1f}' for value in (*results[name], means[name])))
+    table.title = f'IoU (%) on {len(samples["beit"])} pictures, trained on {trained}'
+    for i, title in enumerate(classes):
+        table.add_row(title, *(f'{results[name][i]:.1f}' for name in STARTS), end_section=title == classes[-1])
+    table.add_row('mean', *(f'{means[name]:.1f}' for name in STARTS))
     console.print(table)
     gain = means['beit'] - means['scratch']
     console.print(f'BEiT pretraining on 1,437 scans, labels unused: {gain:+.1f} points.')
