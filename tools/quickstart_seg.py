@@ -138,7 +138,7 @@ def report(args: argparse.Namespace, console: Console) -> None:
     means = {name: float(np.nanmean(values)) for name, values in results.items()}
     table = Table('class', *STARTS.values())
     trained = len(list((args.scenes / 'images' / 'training').iterdir()))
-    table.title = f'IoU (%) on {len(samples["beit"])} pictures, trained on {trained}'
+    table.title = f'IoU (%) on {len(samples["beit"])} pictures after {trained}'
     for i, title in enumerate(classes):
         table.add_row(title, *(f'{results[name][i]:.1f}' for name in STARTS), end_section=title == classes[-1])
     table.add_row('mean', *(f'{means[name]:.1f}' for name in STARTS))
