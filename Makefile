@@ -1,5 +1,5 @@
 # make quickstart: from scans of digits to a fine-tuned BEiT in minutes.  make quickstart-v2: likewise, to BEiT v2.
-# make test: the test suite.
+# make quickstart-seg: likewise, to one that finds digits in pictures.  make test: the test suite.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,13 +7,16 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 export OMP_NUM_THREADS ?= 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quickstart quickstart-v2 test lint digits clean
+.PHONY: quickstart quickstart-v2 quickstart-seg test lint digits scenes clean
 
 quickstart: $(VENV)/.quickstart digits
 	@$(BIN)/python tools/quickstart.py
 
 quickstart-v2: $(VENV)/.quickstart digits
 	@$(BIN)/python tools/quickstart_v2.py
+
+quickstart-seg: $(VENV)/.seg scenes
+	@$(BIN)/python tools/quickstart_seg.py
 
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest
@@ -24,6 +27,9 @@ lint: $(VENV)/.test
 
 digits: $(VENV)/.quickstart
 	@$(BIN)/python tools/dataset_converters/digits.py data/digits
+
+scenes: digits
+	@$(BIN)/python tools/dataset_converters/digit_scenes.py data/digits data/digit_scenes
 
 # torch comes first, by itself: whoever wants another build of it than the default one installs that into .venv before.
 $(VENV)/.torch:
@@ -36,9 +42,13 @@ $(VENV)/.quickstart: $(VENV)/.torch constraints.txt setup.py
 	@$(PIP) --editable '.[quickstart]'
 	@touch $@
 
+$(VENV)/.seg: $(VENV)/.quickstart
+	@$(PIP) --editable '.[quickstart,seg]'
+	@touch $@
+
 $(VENV)/.test: $(VENV)/.torch constraints.txt setup.py
 	@$(PIP) --editable '.[quickstart,seg,mim,test]'
-	@touch $@ $(VENV)/.quickstart
+	@touch $@ $(VENV)/.quickstart $(VENV)/.seg
 
 clean:
-	rm -rf $(VENV) work_dirs/quickstart work_dirs/quickstart-v2 data/digits
+	rm -rf $(VENV) work_dirs/quickstart work_dirs/quickstart-v2 work_dirs/quickstart-seg data/digits data/digit_scenes

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
+from torch import nn
 
 from mmbeit.datasets.transforms.image import random_crop_box
 from mmbeit.datasets.transforms.mask import blockwise_mask, exact_count
@@ -29,6 +30,8 @@ OFFICIAL = [
     (r'(blocks\.\d+\.(norm[12]|attn|mlp)\..+)', r'backbone.\1'),
     (r'cls_pt_layers\.(\d+)\.gamma_([12])', r'neck.blocks.\1.scale\2.gamma'),
     (r'cls_pt_layers\.(\d+)\.(.+)', r'neck.blocks.\1.\2'),
+    (r'fpn1\.(.+)', r'neck.upsample_4x.\1'),
+    (r'fpn2\.(.+)', r'neck.upsample_2x.\1'),
 ]
 OFFICIAL_IN_BLOCK = [
     *('gamma_1', 'gamma_2', 'norm1.weight', 'norm1.bias', 'norm2.weight', 'norm2.bias'),
@@ -56,8 +59,9 @@ def fill(model, names):
     return model
 
 
-def images_of(size):
-    return torch.sin(0.013 * torch.arange(2 * 3 * size**2, dtype=torch.float64)).float().view(2, 3, size, size)
+def images_of(size, count=2):
+    values = torch.sin(0.013 * torch.arange(count * 3 * size**2, dtype=torch.float64))
+    return values.float().view(count, 3, size, size)
 
 
 @pytest.fixture
@@ -141,6 +145,70 @@ def test_logits_and_losses_of_the_pretraining_model_of_v2():
         torch.testing.assert_close(scores[name][0], torch.tensor(row), rtol=0, atol=5e-6)
         assert scores[name].shape == (9, 7) and scores[name].sum().item() == pytest.approx(total, abs=1e-4)
         assert losses[f'loss_{name}'].item() == pytest.approx(loss, abs=2e-6)
+
+
+# ---- segmentation: the backbone of beit/semantic_segmentation/, base's taps and window, its pyramid in eval mode ----
+
+
+@pytest.fixture(scope='module')
+def segmentation_model():
+    """The backbone and the pyramid of twelve blocks and 512 pixels."""
+    model = nn.Module()
+    model.backbone = MODELS.build(
+        dict(
+            type='mmbeit.BEiT',
+            arch=dict(embed_dims=16, num_layers=12, num_heads=2, feedforward_channels=64),
+            img_size=512,
+            patch_size=16,
+            out_type='featmap',
+            out_indices=(3, 5, 7, 11),
+        )
+    )
+    model.neck = MODELS.build(dict(type='mmbeit.FeaturePyramid', in_channels=16))
+    in_block = [*OFFICIAL_IN_BLOCK, 'attn.relative_position_bias_table']
+    pyramid = [f'{layer}.{kind}' for layer in ('fpn1.0', 'fpn1.1', 'fpn1.3', 'fpn2.0') for kind in ('weight', 'bias')]
+    return fill(model, [*STEM, *pyramid, *(f'blocks.{i}.{name}' for i in range(12) for name in in_block)])
+
+
+@torch.no_grad()
+def values_of(maps):
+    """Five values of each map, and their sum."""
+    cells = torch.stack([torch.cat([x[0, :3, 5, 9], x[0, :2, -1, 0]]) for x in maps])
+    return cells, [x.double().sum().item() for x in maps]
+
+
+def test_maps_of_the_segmentation_backbone_at_512_pixels(segmentation_model):
+    with torch.no_grad():
+        maps = segmentation_model.backbone(images_of(512, count=1))
+        cells, sums = values_of(maps)
+        levels, level_sums = values_of(segmentation_model.neck(maps))
+    expected = [
+        [-11.2061214, 5.2463412, 7.7692308, -12.4721165, 6.0033493],
+        [-14.9115076, -7.7130737, 7.5918980, -16.4119854, -5.9985666],
+        [-4.2389812, -20.0266228, -22.9819069, -6.3832865, -18.1431847],
+        [-17.5777264, 2.5948780, 5.7754931, -18.5031719, 4.7589655],
+    ]
+    torch.testing.assert_close(cells, torch.tensor(expected), rtol=0, atol=1e-4)
+    assert sums == pytest.approx([8673.5925, 13419.2605, 24933.7749, 27057.9681], abs=0.1)
+    expected = [
+        [-8.9261322, 27.1224041, 14.1086960],
+        [6.0768142, -32.0408592, -12.3885002],
+        [-4.2389812, -20.0266228, -22.9819069],
+        [-17.4936218, 2.6390321, 6.5865712],
+    ]
+    torch.testing.assert_close(levels[:, :3], torch.tensor(expected), rtol=0, atol=1e-4)
+    assert level_sums == pytest.approx([460190.303, -108160.697, 24933.775, 8191.217], abs=0.5)
+
+
+def test_maps_of_the_segmentation_backbone_move_as_officially_without_one_of_its_biases(segmentation_model):
+    image, table = images_of(512, count=1), segmentation_model.get_parameter('backbone.rel_pos_bias.0.table')
+    with torch.no_grad():
+        before, kept = segmentation_model.neck(segmentation_model.backbone(image)), table.clone()
+        table.zero_()
+        after = segmentation_model.neck(segmentation_model.backbone(image))
+        table.copy_(kept)
+    changes = [(a - b).abs().max().item() for a, b in zip(after, before, strict=True)]
+    assert changes == pytest.approx([1.745e-2, 9.86e-3, 3.97e-3, 6.15e-3], rel=0.02)
 
 
 def test_relative_index_of_the_14_x_14_grid():

@@ -18,41 +18,22 @@ from statistics import mean, pstdev
 from rich.console import Console
 from rich.table import Table
 
-from mmbeit.engine.processes import Run, command, last_checkpoint, last_metrics, precision_options, train_stages
-from mmbeit.resources import resource_root
+from mmbeit.engine.processes import Run, command, last_checkpoint, last_metrics, train_stages
+from mmbeit.engine.quickstart import FINETUNE, PRETRAIN, SECONDS, TOKENIZER, digit_options, pretraining
 
-CONFIGS = resource_root() / 'configs' / 'beit' / 'quickstart'
-DVAE = CONFIGS / 'dvae_digits.py'
-PRETRAIN = CONFIGS / 'beit_beit-mini-p4_1xb128-amp-coslr-150e_digits.py'
-FINETUNE = CONFIGS / 'beit-mini-p4_1xb50-coslr-200e_digits.py'
 NUM_PICTURES = 6
-TOKENIZER = 'model.target_generator.init_cfg.checkpoint'
-SECONDS = {'dvae': 30, 'pretrain': 190, 'finetune': 10}  # of one run, roughly: shares of the progress bar
 
 
 def runs(args: argparse.Namespace, seeds: Iterable[int]) -> Iterator[list[Run]]:
     """The runs, stage by stage; those of one stage may happen side by side, the stages need what came before."""
     root = args.work_dir
-    options = precision_options()
-    if args.epochs:
-        options = (*options, f'train_cfg.max_epochs={args.epochs}', f'train_cfg.val_interval={args.epochs}')
-    data = f'train_dataloader.dataset.data_root={args.data}'
-    held_out = f'val_dataloader.dataset.data_root={args.data}'
-    yield [Run('training a tokenizer', DVAE, root / 'dvae', (*options, data, held_out), SECONDS['dvae'])]
-    tokenizer = f'{TOKENIZER}={last_checkpoint(root / "dvae")}'
-    options_without_validation = tuple(option for option in options if 'val_interval' not in option)
-    pretraining = (*options_without_validation, data, tokenizer)
-    yield [Run('pretraining BEiT on its tokens', PRETRAIN, root / 'pretrain', pretraining, SECONDS['pretrain'])]
+    options = digit_options(args.data, args.epochs)
+    yield from pretraining(root / 'dvae', root / 'pretrain', options)
     pretrained = last_checkpoint(root / 'pretrain')
     finetuning = []
     for seed in seeds:
-        common = (
-            *options,
-            data,
-            held_out,
-            f'randomness.seed={seed}',
-            f'train_dataloader.dataset.ann_file=labelled_{seed}.txt',
-        )
+        draw_of = (f'randomness.seed={seed}', f'train_dataloader.dataset.ann_file=labelled_{seed}.txt')
+        common = (*options.train, *options.val, *draw_of)
         for name, weights in (
             ('scratch', ('model.backbone.init_cfg=None',)),
             ('beit', (f'model.backbone.init_cfg.checkpoint={pretrained}',)),

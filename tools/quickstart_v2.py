@@ -16,21 +16,19 @@ from statistics import mean, pstdev
 from rich.console import Console
 from rich.table import Table
 
-from mmbeit.engine.processes import Run, last_checkpoint, last_metrics, precision_options, train_stages
+from mmbeit.engine.processes import Run, last_checkpoint, last_metrics, train_stages
+from mmbeit.engine.quickstart import FINETUNE, SECONDS, TOKENIZER, digit_options, pretrained_in, pretraining
+from mmbeit.engine.quickstart import PRETRAIN as TEACHER
 from mmbeit.probing import KNNProbe, LinearProbe, Probed, probe
 from mmbeit.probing.report import draw
 from mmbeit.probing.training import Training
 from mmbeit.resources import resource_root
 
-CONFIGS = resource_root() / 'configs'
-DVAE = CONFIGS / 'beit/quickstart/dvae_digits.py'
-TEACHER = CONFIGS / 'beit/quickstart/beit_beit-mini-p4_1xb128-amp-coslr-150e_digits.py'
-VQKD = CONFIGS / 'beitv2/quickstart/vqkd_beit-teacher_digits.py'
-PRETRAIN = CONFIGS / 'beitv2/quickstart/beitv2_beit-mini-p4_1xb128-amp-coslr-150e_digits.py'
-FINETUNE = CONFIGS / 'beit/quickstart/beit-mini-p4_1xb50-coslr-200e_digits.py'
+CONFIGS = resource_root() / 'configs' / 'beitv2' / 'quickstart'
+VQKD = CONFIGS / 'vqkd_beit-teacher_digits.py'
+PRETRAIN = CONFIGS / 'beitv2_beit-mini-p4_1xb128-amp-coslr-150e_digits.py'
 STARTS = {'scratch': 'from scratch', 'beit': 'from BEiT, the teacher', 'beitv2': 'from BEiT v2'}
-TOKENIZER = 'model.target_generator.init_cfg.checkpoint'
-SECONDS = {'dvae': 30, 'teacher': 190, 'vqkd': 45, 'pretrain': 200, 'finetune': 10}  # of one run, roughly
+VQKD_SECONDS = 45  # roughly, a share of the progress bar
 
 
 def runs(args: argparse.Namespace, teacher: Path | None, seeds: Iterable[int]) -> Iterator[list[Run]]:
@@ -42,17 +40,13 @@ def runs(args: argparse.Namespace, teacher: Path | None, seeds: Iterable[int]) -
         seeds: Of the fine-tuning.
     """
     root = args.work_dir
-    short = () if args.epochs is None else (f'train_cfg.max_epochs={args.epochs}',)
-    validated = () if args.epochs is None else (f'train_cfg.val_interval={args.epochs}',)
-    data = (*precision_options(), *short, f'train_dataloader.dataset.data_root={args.data}')
-    held_out = (*validated, f'val_dataloader.dataset.data_root={args.data}')
+    options = digit_options(args.data, args.epochs)
+    data, held_out = options
     if teacher is None:
-        yield [Run('training a discrete VAE', DVAE, root / 'dvae', (*data, *held_out), SECONDS['dvae'])]
-        tokens = f'{TOKENIZER}={last_checkpoint(root / "dvae")}'
-        yield [Run('pretraining the teacher, a BEiT', TEACHER, root / 'teacher', (*data, tokens), SECONDS['teacher'])]
+        yield from pretraining(root / 'dvae', root / 'teacher', options)
         teacher = last_checkpoint(root / 'teacher')
     teaching = f'model.teacher.init_cfg.checkpoint={teacher}'
-    yield [Run('distilling it into tokens', VQKD, root / 'vqkd', (*data, *held_out, teaching), SECONDS['vqkd'])]
+    yield [Run('distilling it into tokens', VQKD, root / 'vqkd', (*data, *held_out, teaching), VQKD_SECONDS)]
     tokens = f'{TOKENIZER}={last_checkpoint(root / "vqkd")}'
     yield [Run('pretraining BEiT v2 on these', PRETRAIN, root / 'pretrain', (*data, tokens), SECONDS['pretrain'])]
     key = 'model.backbone.init_cfg'
@@ -65,9 +59,8 @@ def runs(args: argparse.Namespace, teacher: Path | None, seeds: Iterable[int]) -
     for seed in seeds:
         draw_of = (f'randomness.seed={seed}', f'train_dataloader.dataset.ann_file=labelled_{seed}.txt')
         for name, start in weights.items():
-            options = (*data, *held_out, *draw_of, start)
-            work_dir = root / f'{name}-{seed}'
-            finetuning.append(Run('fine-tuning on 50 labelled scans', FINETUNE, work_dir, options, SECONDS['finetune']))
+            work_dir, every = root / f'{name}-{seed}', (*data, *held_out, *draw_of, start)
+            finetuning.append(Run('fine-tuning on 50 labelled scans', FINETUNE, work_dir, every, SECONDS['finetune']))
     yield finetuning
 
 
@@ -103,10 +96,9 @@ def main(argv: list[str] | None = None) -> None:
     console = Console()
     start = time.monotonic()
     seeds = range(args.seeds)
-    there = (args.teacher / 'last_checkpoint').is_file()
-    teacher = last_checkpoint(args.teacher) if there else None
-    seconds = SECONDS['vqkd'] + SECONDS['pretrain'] + len(STARTS) * args.seeds * SECONDS['finetune']
-    seconds += 0 if there else SECONDS['dvae'] + SECONDS['teacher']
+    teacher = pretrained_in(args.teacher)
+    seconds = VQKD_SECONDS + SECONDS['pretrain'] + len(STARTS) * args.seeds * SECONDS['finetune']
+    seconds += 0 if teacher else SECONDS['dvae'] + SECONDS['pretrain']
     train_stages(runs(args, teacher, seeds), seconds, console)
     report(args, console, seeds, teacher or last_checkpoint(args.work_dir / 'teacher'))
     console.print(f'{time.monotonic() - start:.0f} s in all')

@@ -12,7 +12,7 @@ from PIL import Image
 import mmbeit
 from mmbeit import DataConfig, SegmentationInferencer
 from mmbeit.apis.images import ImageError
-from mmbeit.apis.segmentation import classes_at, palette, slide, window_corners
+from mmbeit.apis.segmentation import classes_at, draw, palette, slide, window_corners
 from mmbeit.checkpoint.formats import from_ours
 
 pytest.importorskip('mmseg.models')
@@ -137,6 +137,15 @@ def test_a_folder_goes_on_after_a_broken_picture_and_is_drawn(tmp_path):
     assert drawn.shape[1] > drawn.shape[0] > 100 and len(np.unique(drawn.reshape(-1, 3), axis=0)) > 50
 
 
+def test_the_legend_names_the_largest_classes_with_their_shares_in_their_colours():
+    classes = np.repeat([4, 2, 0], [50, 30, 20])[None].repeat(10, axis=0)
+    figure = draw(picture(size=(100, 10)), classes, CLASSES, palette(7), max_legend=2)
+    legend = figure.axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ['e 50 %', 'c 30 %']
+    colours = [patch.get_facecolor()[:3] for patch in legend.get_patches()]
+    assert colours == [tuple(palette(7)[i]) for i in (4, 2)]
+
+
 @pytest.mark.parametrize('size', [(1, 1), (1, 40), (64, 1)])
 def test_a_picture_of_one_pixel_or_row_has_classes(size):
     model = segmentor(**SLIDE)
@@ -193,3 +202,20 @@ def test_a_segmentor_by_name_with_weights_of_any_format(format, tmp_path):
     results.append(mmbeit.inference_model(plain, image, size=48))
     for result in results[1:]:
         assert np.array_equal(result['pred_sem_seg'], results[0]['pred_sem_seg'])
+
+
+@pytest.mark.parametrize('format', ['mmbeit', 'official', 'mmseg', 'hf'])
+@torch.no_grad()
+def test_weights_of_any_format_fit_a_segmentor_of_another_size(format, tmp_path):
+    """Their tables are resized when they are loaded, with the result that the model gives at that size anyway."""
+    name = 'beit-base-p16_beit-in21k-pre_upernet_3rdparty_ade20k-640x640'
+    model = randomize_norms(mmbeit.get_model(name, **SMALL))
+    state = model.state_dict() if format == 'mmbeit' else from_ours(model.state_dict(), format)[0]
+    torch.save({'state_dict': state}, tmp_path / 'weights.pth')
+    larger = SMALL | dict(backbone=dict(SMALL['backbone'], img_size=48))
+    rebuilt = mmbeit.get_model(name, pretrained=tmp_path / 'weights.pth', **larger)
+    assert rebuilt.backbone.grid == (6, 6)
+    image = torch.randn(1, 3, 48, 48)
+    expected = model(image)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(rebuilt(image), expected, rtol=1e-4, atol=1e-4)

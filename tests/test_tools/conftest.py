@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scenes
 import torch
 from PIL import Image
 
@@ -199,6 +200,14 @@ def vqkd_trained(tmp_path_factory, vqkd_config) -> Path:
     work_dir = tmp_path_factory.mktemp('vqkd_trained')
     call_tool('train', vqkd_config, '--work-dir', work_dir)
     return work_dir
+
+
+@pytest.fixture(scope='session')
+def segmentation_config(tmp_path_factory) -> Path:
+    """The recipe of UPerNet on ADE20K with BEiT base, shrunk likewise, six steps and two validations."""
+    path = tmp_path_factory.mktemp('segmentation') / 'tiny_segmentation.py'
+    path.write_text(scenes.RECIPE.format(root=ROOT, data=scenes.write_scenes(tmp_path_factory.mktemp('scenes'))))
+    return path
 
 
 _runs = iter(range(10**6))

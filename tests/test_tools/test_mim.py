@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import distributions
 
 import pytest
@@ -16,13 +17,20 @@ CONFIG = 'beit_beit-base-p16_8xb256-amp-coslr-800e_in1k.py'
 
 
 @pytest.fixture(scope='module')
-def mim(root, command, finetune_config, finetuned, vqkd_config, tmp_path_factory):
-    """Output of each command, and the folder that it wrote to. They run side by side, outside of the checkout."""
+def run_mim(root, command, tmp_path_factory):
+    """A way to run mim outside of the checkout, and the folder that it runs in."""
     # A checkout on the path has an egg-info besides, which does not say where it comes from.
     sources = [json.loads(dist.read_text('direct_url.json') or '{}') for dist in distributions(name='mmbeit')]
     if not any(s.get('url') == root.as_uri() and s.get('dir_info', {}).get('editable') for s in sources):
         pytest.skip('needs an editable install of this checkout')
     folder = tmp_path_factory.mktemp('mim')
+    return partial(command, 'mim', cwd=folder, check=False, PYTHONPATH=''), folder
+
+
+@pytest.fixture(scope='module')
+def mim(root, finetune_config, finetuned, vqkd_config, run_mim):
+    """Output of each command, and the folder that it wrote to. They run side by side."""
+    run, folder = run_mim
     short = ('--cfg-options', 'train_cfg.max_epochs=1')
     nowhere = ('--cfg-options', f'train_dataloader.dataset.data_root={folder}/none')
     commands = dict(
@@ -38,10 +46,7 @@ def mim(root, command, finetune_config, finetuned, vqkd_config, tmp_path_factory
         run=('run', 'mmbeit', 'train', finetune_config, '--work-dir', folder / 'run', *short),
     )
     with ThreadPoolExecutor(2) as pool:
-        runs = {
-            name: pool.submit(command, 'mim', *args, cwd=folder, check=False, PYTHONPATH='')
-            for name, args in commands.items()
-        }
+        runs = {name: pool.submit(run, *args) for name, args in commands.items()}
     return {name: run.result() for name, run in runs.items()}, folder
 
 
@@ -77,3 +82,24 @@ def test_search_finds_a_model_with_its_weights_and_accuracy(mim):
     entry = index.models()[NAME]
     assert found['weight'] == entry['Weights'] and found['config'] == entry['Config']
     assert found['imagenet-1k/top_1_accuracy'] == entry['Results'][0]['Metrics']['Top 1 Accuracy']
+
+
+def test_segmentation_is_trained_validated_resumed_and_evaluated(segmentation_config, run_mim, log):
+    pytest.importorskip('mmseg', reason='needs onedl-mmsegmentation, the extra `seg`')
+    run, folder = run_mim
+    work_dir, out = folder / 'segmentation', folder / 'segmentation.json'
+    training = ('train', 'mmbeit', segmentation_config, '--gpus', 0, '--work-dir', work_dir)
+    for args in (
+        (*training, '--cfg-options', 'train_cfg.max_iters=3'),
+        (*training, '--resume'),
+        (
+            *('test', 'mmbeit', segmentation_config, '--checkpoint', work_dir / 'iter_6.pth', '--gpus', 0),
+            *('--work-dir', folder / 'evaluation', '--out', out),
+        ),
+    ):
+        done = run(*args)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert [line['step'] for line in log(work_dir) if 'loss' in line] == [1, 2, 3, 4, 5, 6]
+    validated = [line for line in log(work_dir) if 'mIoU' in line]
+    assert len(validated) == 2
+    assert json.loads(out.read_text()) == {key: validated[-1][key] for key in ('aAcc', 'mIoU', 'mAcc')}

@@ -1,4 +1,4 @@
-"""A published recipe of segmentation, shrunk to random images of about 50 pixels, through the tools."""
+"""A published recipe of segmentation, shrunk, through the tools."""
 
 import json
 import re
@@ -8,37 +8,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.fileio import load
-from PIL import Image
+from scenes import write_scene
 
 from mmbeit.checkpoint.mmengine_loader import load_from_local
 
 pytest.importorskip('mmseg', reason='needs onedl-mmsegmentation, the extra `seg`')
 
-RECIPE = """
-_base_ = '{root}/configs/beit/benchmarks/beit-base-p16_beit-in21k-pre_upernet_8xb2-160k_ade20k-512x512.py'
-arch = dict(_delete_=True, embed_dims=24, num_layers=4, num_heads=3, feedforward_channels=48)
-model = dict(
-    data_preprocessor=dict(size=(32, 32)),
-    backbone=dict(arch=arch, img_size=32, patch_size=8, out_indices=(0, 1, 2, 3), init_cfg=None),
-    neck=dict(in_channels=24),
-    decode_head=dict(in_channels=[24] * 4, channels=24),
-    auxiliary_head=dict(in_channels=24, channels=8),
-    test_cfg=dict(crop_size=(32, 32), stride=(21, 21)),
-)
-_base_.train_pipeline[3].scale = _base_.test_pipeline[1].scale = (128, 32)
-_base_.train_pipeline[4].crop_size = 32
-for _step, _side in zip(_base_.tta_pipeline[1].transforms[0], (32, 32, 32, 40, 48, 56)):
-    _step.scale = _side
-loader = dict(num_workers=0, persistent_workers=False)
-train_dataloader = dict(batch_size=4, dataset=dict(data_root='{data}', pipeline=_base_.train_pipeline), **loader)
-val_dataloader = dict(dataset=dict(data_root='{data}', pipeline=_base_.test_pipeline), **loader)
-test_dataloader = val_dataloader
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=1e-3))  # float32
-_base_.param_scheduler[0].end = 2
-_base_.param_scheduler[1].end = 7
-train_cfg = dict(max_iters=6, val_interval=3)
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=3))
-"""
 # Nothing is drawn in a step, and no norm or optimizer makes a small difference large.
 EXACT = """
 _base_ = '{config}'
@@ -49,30 +24,9 @@ optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=0.1, weight_de
 """
 
 
-def write(folder, name, image, labels, split='training'):
-    for kind, pixels, suffix in (('images', image, 'jpg'), ('annotations', labels, 'png')):
-        path = folder / kind / split / f'{name}.{suffix}'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(pixels) if isinstance(pixels, bytes) else Image.fromarray(pixels).save(path)
-
-
 @pytest.fixture(scope='module')
-def scenes(tmp_path_factory):
-    """A folder in ADE20K's layout: eight images to train on, three to evaluate, of all sizes, one pixel included."""
-    folder, draw = tmp_path_factory.mktemp('scenes'), np.random.default_rng(0)
-    for split, count in (('training', 8), ('validation', 3)):
-        for i in range(count):
-            shape = (1, 1) if i == 1 else (40 + 3 * i, 60 - 2 * i)
-            labels = draw.integers(1 if i == 1 else 0, 5, shape, dtype=np.uint8)
-            write(folder, f'{i}', draw.integers(0, 256, (*shape, 3), dtype=np.uint8), labels, split)
-    return folder
-
-
-@pytest.fixture(scope='module')
-def config(tmp_path_factory, root, scenes):
-    path = tmp_path_factory.mktemp('config') / 'tiny_segmentation.py'
-    path.write_text(RECIPE.format(root=root, data=scenes))
-    return path
+def config(segmentation_config):
+    return segmentation_config
 
 
 @pytest.fixture(scope='module')
@@ -194,7 +148,7 @@ BAD = {
 
 @pytest.mark.parametrize('line', BAD)
 def test_what_is_wrong_with_the_data_is_said_with_the_name_of_the_file(line, config, tool, tmp_path):
-    write(tmp_path / 'bad', 'labels', *BAD[line])
+    write_scene(tmp_path / 'bad', 'labels', *BAD[line])
     options = [f'train_dataloader.dataset.data_root={tmp_path}/bad', 'val_dataloader=None', 'val_cfg=None']
     options += ['val_evaluator=None', 'test_dataloader=None', 'test_cfg=None', 'test_evaluator=None']
     with pytest.raises(ValueError) as error:
