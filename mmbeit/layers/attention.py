@@ -4,6 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmbeit.layers.position import BiasRows
+
+MAX_CHUNK = 2**25  # bytes of the bias that is there at a time, where it is made row by row
+
 
 class Attention(nn.Module):
     """Multi-head self-attention. q and v carry a bias; k needs none, because it would cancel in the softmax.
@@ -23,12 +27,13 @@ class Attention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(dim))
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, attn_bias: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, attn_bias: Tensor | BiasRows | None = None, keep: Tensor | None = None) -> Tensor:
         """Attend from every token to every token.
 
         Args:
             x: Tokens (B, N, D).
-            attn_bias: Added to the attention logits, broadcastable to (B, H, N, N).
+            attn_bias: Added to the attention logits, broadcastable to (B, H, N, N); or rows of it, made as they are
+                needed.
             keep: Which tokens of the batch come out, (T,) long in [0, B*N); None: all.
 
         Returns:
@@ -38,9 +43,14 @@ class Attention(nn.Module):
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, bias).view(B, N, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, N, D / H)
-        if attn_bias is not None:
-            attn_bias = attn_bias.to(q.dtype)  # the fused kernels want one dtype, and on CPUs four dimensions
-            attn_bias = attn_bias[None] if attn_bias.ndim == 3 else attn_bias
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_bias)
+        if isinstance(attn_bias, BiasRows):
+            out = torch.empty_like(q)
+            for rows, bias in attn_bias.chunks(MAX_CHUNK):
+                out[:, :, rows] = F.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=bias[None].to(q.dtype))
+        else:
+            if attn_bias is not None:
+                attn_bias = attn_bias.to(q.dtype)  # the fused kernels want one dtype, and on CPUs four dimensions
+                attn_bias = attn_bias[None] if attn_bias.ndim == 3 else attn_bias
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_bias)
         out = out.transpose(1, 2).reshape(B, N, D)
         return self.proj(out if keep is None else out.flatten(0, 1)[keep])

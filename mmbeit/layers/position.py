@@ -4,6 +4,7 @@ A grid is (h, w), patches per side. Token 0 is the class token; patches follow r
 """
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Grid = tuple[int, int]
+MAX_KEPT = 2**24  # bytes of a bias that is kept as a whole: of 384 pixels at base size in float32
 NUM_CLASS_ROWS = 3  # last rows of a table: class token to patch, patch to class token, class token to itself
 
 
@@ -181,6 +183,56 @@ def grid_of_table(num_rows: int) -> Grid:
     return (side + 1) // 2, (side + 1) // 2
 
 
+class BiasRows:
+    """The bias of :class:`RelativePositionBias`, made a few rows at a time where all of them would be too large.
+
+    Between patches it depends on the displacement alone: what the patches of one query row of the grid have, side by
+    side, are windows of the table, each one step further. So nothing of the size of all pairs is needed, no index
+    either.
+
+    Args:
+        table: (rows of `grid`, H).
+        grid: Patches per side (h, w).
+    """
+
+    def __init__(self, table: Tensor, grid: Grid):
+        (h, w), heads = grid, table.shape[1]
+        self.grid = grid
+        self.num_tokens = 1 + h * w
+        self.bytes_per_row = heads * self.num_tokens * table.element_size()
+        self.from_cls, self.to_cls, self.cls_itself = table[-NUM_CLASS_ROWS:].unbind()  # (H,) each
+        # Displacement is query minus key: with both axes turned round, keys run forwards.
+        flipped = table[:-NUM_CLASS_ROWS].T.view(heads, 2 * h - 1, 2 * w - 1).flip(1, 2)
+        self.windows = flipped.unfold(1, h, 1).unfold(2, w, 1)  # (H, h, w, h, w), of the queries in reverse order
+
+    def chunks(self, max_bytes: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows, some at a time.
+
+        Args:
+            max_bytes: How large these are, about; they are those of one row of the grid at least.
+
+        Yields:
+            Which queries (T,) long, and their rows (H, T, 1 + h*w), which are overwritten by the next ones.
+        """
+        h, w = self.grid
+        step = max(1, min(h, max_bytes // (w * self.bytes_per_row)))
+        buffer = self.windows.new_empty(len(self.cls_itself), 1 + step * w, self.num_tokens)
+        for start in range(0, h, step):
+            stop = min(start + step, h)
+            # The windows are in reverse order, so the queries are, too; that of the class token follows on the first.
+            first = int(start == 0)
+            count = (stop - start) * w
+            out = buffer[:, : count + first]
+            out[:, :count, 1:].unflatten(2, (h, w)).unflatten(1, (stop - start, w)).copy_(
+                self.windows[:, h - stop : h - start]
+            )
+            out[:, :count, 0] = self.to_cls[:, None]
+            if first:
+                out[:, count, 0], out[:, count, 1:] = self.cls_itself, self.from_cls[:, None]
+            last = stop * w
+            yield torch.arange(last, last - count - first, -1, device=out.device), out
+
+
 class RelativePositionBias(nn.Module):
     """Learned bias for every pair of tokens, by their displacement (unilm:beit/modeling_finetune.py).
 
@@ -199,16 +251,22 @@ class RelativePositionBias(nn.Module):
         self._grid = tuple(grid)  # reading a buffer would wait for the device
         self._cache: dict[tuple, Tensor] = {}
 
-    def forward(self, grid: Grid | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    def forward(self, grid: Grid | None = None, dtype: torch.dtype | None = None) -> Tensor | BiasRows:
         """The bias of a grid (the own one by default): (H, 1 + h*w, 1 + h*w), of `dtype` (the table's by default).
 
-        Where no gradient can reach the table, results are kept until the table changes. What autograd does not see
-        (an average of weights swapped in through `.data`) has to be followed by `eval()`, as mmengine's loops do.
+        Where no gradient can reach the table, one of more than `MAX_KEPT` bytes comes as :class:`BiasRows`, so that
+        memory grows with the tokens and not with their pairs, and others are kept until the table changes. What
+        autograd does not see (an average of weights swapped in through `.data`) has to be followed by `eval()`, as
+        mmengine's loops do.
         """
         grid = self._grid if grid is None else tuple(grid)
         dtype = dtype or self.table.dtype
         if (torch.is_grad_enabled() and self.table.requires_grad) or torch.compiler.is_compiling():
             return self._gather(grid, dtype)
+        num_tokens, heads = 1 + grid[0] * grid[1], self.table.shape[1]
+        if heads * num_tokens**2 * dtype.itemsize > MAX_KEPT:
+            with torch.no_grad():
+                return BiasRows(resize_rel_pos_table(self.table, self._grid, grid).to(dtype), grid)
         version = 0 if self.table.is_inference() else self.table._version
         key = (version, grid, dtype)
         if key not in self._cache:

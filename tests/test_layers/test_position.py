@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from builders import randomize, tiny_beit
 from scipy.interpolate import RectBivariateSpline
 
+from mmbeit.layers import position
 from mmbeit.layers.position import (
+    BiasRows,
     RelativePositionBias,
     geometric_coordinates,
     num_table_rows,
@@ -305,3 +307,26 @@ def test_recorded_grid_that_contradicts_the_rows_is_refused():
     target = RelativePositionBias((4, 4), 2)
     with pytest.raises(ValueError, match=r'grid \(3, 6\) has 58 rows, this one has 48'):
         target.load_state_dict({'table': torch.zeros(48, 2), 'grid': torch.tensor([3, 6])})
+
+
+@pytest.mark.parametrize('grid', [(4, 4), (3, 5), (7, 2), (1, 6)])
+@pytest.mark.parametrize('max_bytes', [1, 1000, 10**9])
+def test_rows_of_a_bias_are_those_of_the_whole(grid, max_bytes):
+    bias = RelativePositionBias(grid, 3)
+    torch.nn.init.normal_(bias.table)
+    whole, seen = bias().detach(), []
+    for queries, rows in BiasRows(bias.table.detach(), grid).chunks(max_bytes):
+        assert torch.equal(rows, whole[:, queries])
+        assert rows.numel() * 4 <= max(max_bytes, 3 * (1 + grid[1]) * whole.shape[1] * 4) + 3 * whole.shape[1] * 4
+        seen += queries.tolist()
+    assert sorted(seen) == list(range(whole.shape[1]))
+
+
+def test_a_large_bias_comes_in_rows_where_no_gradient_can_reach_it(monkeypatch):
+    bias = RelativePositionBias((4, 4), 3)
+    monkeypatch.setattr(position, 'MAX_KEPT', 3 * 17 * 17 * 4 - 1)
+    assert isinstance(bias(), torch.Tensor)
+    with torch.no_grad():
+        assert isinstance(bias(), BiasRows) and not bias._cache
+        assert isinstance(bias(dtype=torch.bfloat16), torch.Tensor)  # half the size
+        assert isinstance(bias((5, 6)), BiasRows)

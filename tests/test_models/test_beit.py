@@ -5,7 +5,9 @@ import torch
 from builders import TINY, randomize, tiny_backbone_cfg, tiny_beit
 from mmengine.registry import MODELS
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmbeit.layers import attention, position
 from mmbeit.layers.block import Block, DropPath
 from mmbeit.models import BEiT
 
@@ -414,3 +416,51 @@ def test_wrong_inputs_are_refused_with_numbers():
         model(images(32, 32), torch.zeros(2, 15, dtype=torch.bool))
     with pytest.raises(ValueError, match='built without a mask token: give it mask_token=True'):
         tiny_beit()(images(32, 32), torch.zeros(2, 16, dtype=torch.bool))
+
+
+# ---- large images ----
+
+
+class Largest(TorchDispatchMode):
+    """Most elements that a result of any operation has memory for."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(x, torch.Tensor):
+                self.numel = max(self.numel, x.untyped_storage().nbytes() // x.element_size())
+        return out
+
+
+@pytest.mark.parametrize('rel_pos_bias', ['per_block', 'shared'])
+@pytest.mark.parametrize('size', [(32, 32), (48, 80), (160, 96)])
+@torch.no_grad()
+def test_rows_of_biases_give_what_whole_ones_give(rel_pos_bias, size, monkeypatch):
+    model, images = tiny_beit(rel_pos_bias=rel_pos_bias, out_type='raw').eval(), torch.randn(2, 3, *size)
+    expected = model(images)
+    monkeypatch.setattr(position, 'MAX_KEPT', 0)
+    for max_chunk in (1, 5000, 2**25):
+        monkeypatch.setattr(attention, 'MAX_CHUNK', max_chunk)
+        torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_nothing_of_the_size_of_all_pairs_exists_for_a_large_image(monkeypatch):
+    model = tiny_beit(out_type='raw').eval()
+    monkeypatch.setattr(position, 'MAX_KEPT', 0)
+    monkeypatch.setattr(attention, 'MAX_CHUNK', 1)
+    largest = []
+    for side in (160, 320):
+        with Largest() as seen:
+            model(torch.randn(1, 3, side, side))
+        largest.append(seen.numel)
+    num_tokens = 1 + (320 // 8) ** 2
+    assert largest[1] < num_tokens**2 / 4  # a row of the grid times all tokens, for three heads
+    monkeypatch.setattr(position, 'MAX_KEPT', 2**40)
+    with Largest() as seen:
+        model(torch.randn(1, 3, 320, 320))
+    assert seen.numel >= 3 * num_tokens**2
