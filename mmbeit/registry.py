@@ -14,6 +14,7 @@ TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='mmbeit', locat
 DATA_SAMPLERS = Registry(
     'data sampler', parent=root.DATA_SAMPLERS, scope='mmbeit', locations=['mmbeit.datasets.samplers']
 )
+DATASETS = Registry('dataset', parent=root.DATASETS, scope='mmbeit', locations=['mmbeit.datasets.lines'])
 HOOKS = Registry('hook', parent=root.HOOKS, scope='mmbeit', locations=['mmbeit.engine.hooks', 'mmbeit.engine.codebook'])
 OPTIM_WRAPPERS = Registry(
     'optimizer wrapper', parent=root.OPTIM_WRAPPERS, scope='mmbeit', locations=['mmbeit.engine.optim_wrapper']

@@ -22,6 +22,7 @@ NAMES = {
         'VQKDTokenizer',
         'MIMDataPreprocessor',
     ),
+    'DATASETS': ('TextLines', 'PairLines'),
     'TRANSFORMS': ('SeedTransforms', 'LoadImage', 'RandomResizedCropTwoViews', 'BlockwiseMask', 'RandomErasing'),
     'DATA_SAMPLERS': ('SeededSampler', 'SeededInfiniteSampler'),
     'HOOKS': ('StepSeedHook', 'AnnealHook', 'CompileHook', 'TrimLogHook', 'SafeCheckpointHook'),
