@@ -6,6 +6,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from mmengine.dataset import Compose
@@ -94,6 +95,15 @@ class Shards:
         self.text = text
         self.block = block
         self.num_streams = num_streams
+
+    def full_init(self) -> None:
+        """Look whether there are shards.
+
+        Raises:
+            FileNotFoundError: All of them are local files, and none is there.
+        """
+        if not any('://' in url or url.startswith('pipe:') or Path(url).is_file() for url in self.urls):
+            raise FileNotFoundError(f'no such shards: {self.urls[0]}' + f' to {self.urls[-1]}' * (len(self.urls) > 1))
 
     def url(self, part: Part, shard: int) -> tuple[int, str]:
         """Of the shard-th shard of a part: the number of the pass over all shards that it belongs to, and its name."""
