@@ -114,6 +114,17 @@ def test_two_processes_killed_and_resumed(probed, root, command, log, tmp_path):
     assert [sorted(streams) for streams in places] == [[0, 1], [0, 1]]
 
 
+def test_pairs_alone(mdm_configs, tool, log, tmp_path):
+    """As in docs/masked_data_modeling.md, at a learning rate for six pairs instead of 6144 samples."""
+    groups = 'train_dataloader.dataset.groups'
+    options = [f'{groups}.image=None', f'{groups}.text=None', 'train_cfg.max_iters=2']
+    tool('train', mdm_configs['lines'], '--work-dir', tmp_path, '--auto-scale-lr', '--cfg-options', *options)
+    first, last = log(tmp_path)
+    losses = {name for name in first if 'loss' in name}
+    assert losses == {'loss', 'pair_image_loss', 'pair_text_loss'}
+    assert last['lr'] == pytest.approx(1e-3 * 6 / 6144)
+
+
 def test_what_is_broken_in_a_shard_is_named_and_counted(mdm_configs, tool, log, tmp_path):
     pair = dict(png=builders_mdm.png(0), txt=b'a man')
     broken = dict(txt=b'a man'), dict(pair, png=b'none'), dict(pair, txt=b' ')
