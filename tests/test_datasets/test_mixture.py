@@ -108,6 +108,16 @@ def test_processes_share_every_pass(sources, monkeypatch, world_size):
     assert seen == {sentence(i): 3 * world_size for i in range(20)}
 
 
+def test_every_stream_of_every_process_has_a_part_of_its_own(sources, monkeypatch):
+    parts = []
+    for rank in range(3):
+        place(monkeypatch, rank, 3)
+        dataset = loader_of(sources, num_streams=2).dataset
+        parts += [dataset.part('pair', stream) for stream in range(2)]
+    assert sorted(part.number for part in parts) == list(range(6))
+    assert {part.count for part in parts} == {6} and len({part.seed for part in parts}) == 1
+
+
 def test_orders_differ_between_passes_and_seeds(sources):
     found = batches(loader_of(sources, pair='lines'), 15)
     texts, images = names(found, 'text'), names(found, 'image')
