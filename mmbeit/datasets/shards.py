@@ -65,7 +65,7 @@ class Shards:
             which has to divide it.
 
     Raises:
-        ValueError: There is neither an image nor a text, or a number is not positive.
+        ValueError: There is neither an image nor a text, there are no shards, or a number is not positive.
         ImportError: `webdataset` is not installed.
     """
 
@@ -90,6 +90,8 @@ class Shards:
         if image is None and text is None:
             raise ValueError('image and text are both None: expected extensions of one of them, or of both')
         self.urls = [url for spec in ([shards] if isinstance(shards, str) else shards) for url in expand_urls(spec)]
+        if not self.urls:
+            raise ValueError('shards names no shard')
         self.pipeline = Compose(pipeline)
         self.image = image
         self.text = text

@@ -202,6 +202,21 @@ def test_going_on_without_shards_needs_no_state(sources):
     assert batches(resumed, 12) == whole[8:]
 
 
+def test_a_run_without_the_hook_says_that_shards_begin_anew(sources, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmbeit.datasets.samplers.print_log', lambda message, *args: said.append(message))
+    loader = loader_of(sources)
+    places, _ = after(loader, 3)
+    loader_of(sources).sampler.skip(0)
+    loader_of(sources, pair='lines').sampler.skip(36)
+    resumed = loader_of(sources)
+    resumed.dataset.go_on(loader.dataset.state([places]), 36)
+    resumed.sampler.skip(36)
+    assert said == []
+    loader_of(sources).sampler.skip(36)
+    assert len(said) == 1 and said[0].startswith('the shards of pair are read from the first one on: no mmbeit.StreamH')
+
+
 def test_a_line_says_where_shards_go_on(sources):
     loader = loader_of(sources)
     places, _ = after(loader, 3)

@@ -239,4 +239,6 @@ def test_arguments():
         Shards('a.tar', num_streams=-1)
     with pytest.raises(ValueError, match='image and text are both None'):
         Shards('a.tar', image=None, text=None)
+    with pytest.raises(ValueError, match='shards names no shard'):
+        Shards([])
     assert Shards(['a{0..2}.tar', 'b.tar']).urls == ['a0.tar', 'a1.tar', 'a2.tar', 'b.tar']
