@@ -92,9 +92,7 @@ def test_processes_look_for_lines_once(file):
 
 def test_an_index_that_cannot_be_written(file):
     """There is a file where its folder should be."""
-    with pytest.raises(
-        ValueError, match=r'cannot write .*texts.txt.*.index: .*; index_dir names another'
-    ):
+    with pytest.raises(ValueError, match=r'cannot write .*texts.txt.*.index: .*; index_dir names another'):
         LineFile(file, file)
 
 
