@@ -12,7 +12,7 @@ from builders_mdm import train_tokenizer, write_sources
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, PARAM_SCHEDULERS, DefaultScope
-from test_configs.recipes import HALF, MIXTURES, PATHS, ROOT, model_of, read, statistics, walk
+from test_configs.recipes import HALF, MIXTURES, PATHS, ROOT, cost_of, model_of, read, statistics, walk
 from torch import nn
 
 from mmbeit.datasets.shards import Shards, read_shard
@@ -34,6 +34,7 @@ def test_header_and_name_agree_with_the_content(name):
     assert cfg.auto_scale_lr.base_batch_size == int(gpus) * int(batch)
     parameters = sum(parameter.numel() for parameter in model_of(name).parameters())
     assert f'{parameters / 1e6:.1f} M parameters' in header
+    assert f'{cost_of(name).num_flops / 1e9:.1f} GFLOPs an image' in header
     assert 'no published run' in header
 
 
