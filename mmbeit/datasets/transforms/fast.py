@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
-from mmengine.fileio import get
 from PIL import Image
 from torch.nn.functional import interpolate
 
@@ -57,8 +56,7 @@ class LoadTwoViews(LoadImage):
         self.crop = RandomResizedCropTwoViews(size, target_size, scale, ratio, interpolation, target_interpolation)
         self.views = [(view, resample.name.lower()) for view, resample in self.crop.views]
 
-    def read(self, path: str, results: dict) -> None:
-        content = get(path, backend_args=self.backend_args)
+    def read(self, content: bytes, results: dict) -> None:
         with Image.open(io.BytesIO(content)) as image:  # its header, nothing is decoded
             width, height = image.size
             box = self.crop.draw_box(image)
