@@ -85,7 +85,7 @@ def test_a_perfect_caption_has_the_best_score():
 
 
 def test_cider_by_hand():
-    # A word of one of the two images has idf log 2. In image 0 "b" is right and no bigram: the cosine of single words is
+    # A word of one of the two images has idf log 2. In image 0 "b" is right, no bigram is: the cosine of words is
     # (log 2)^2 / (sqrt(2) log 2)^2, those of longer parts are 0. The mean of the four counts ten times.
     scores = score_captions({0: 'b x', 1: 'q q'}, {0: ['b c'], 1: ['d e']}, ('CIDEr',), split_words)
     assert scores == {'CIDEr': pytest.approx(100 * (10 * 0.5 / 4) / 2)}

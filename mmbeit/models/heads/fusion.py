@@ -111,6 +111,7 @@ class NLVRHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
+        self.num_images = num_images
         in_channels = 2 * num_images * embed_dims
         self.norm1 = nn.LayerNorm(in_channels, eps=EPS)
         self.fc1 = nn.Linear(in_channels, 2 * embed_dims)
