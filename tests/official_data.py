@@ -51,8 +51,7 @@ def write_vqa(root: Path, num_images: int = 4) -> None:
                 annotations.append(
                     dict(image_id=i, question_id=10 * i + k, multiple_choice_answer=said[0], answers=answers, **kinds)
                 )
-        name = split if split != 'test2015' else 'test-dev2015'
-        dump(dict(questions=questions), root / f'v2_OpenEnded_mscoco_{name}_questions.json')
+        dump(dict(questions=questions), root / f'v2_OpenEnded_mscoco_{split}_questions.json')
         if split != 'test2015':
             dump(dict(annotations=annotations), root / f'v2_mscoco_{split}_annotations.json')
     dump_lines([dict(answer=name, label=i) for i, name in enumerate([*COLORS, '0'])], root / 'answer2label.txt')

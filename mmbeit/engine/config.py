@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mmengine
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from mmbeit.engine.dist import prepare_cpu_dist
@@ -99,8 +99,10 @@ def load_config(args: argparse.Namespace) -> Config:
     if 'model' not in cfg:
         raise ValueError(f'{path} has no model: expected the config of a run')
     places = {key: value for key, value in args.cfg_options.items() if key in PLACES and isinstance(cfg.get(key), str)}
-    for key, place in places.items():
-        cfg._cfg_dict = ConfigDict(move(cfg._cfg_dict.to_dict(), cfg[key], str(place)))
+    for name, place in places.items():
+        old = cfg[name]
+        for key, value in cfg._cfg_dict.to_dict().items():
+            cfg[key] = move(value, old, str(place))
     options = {key: value for key, value in args.cfg_options.items() if key not in places}
     for key in options:
         check_override(cfg, key, options)

@@ -87,7 +87,7 @@ def test_held_out_images_and_the_rest_are_all_and_always_the_same(data):
 
 
 def test_test_questions_have_no_answers(data):
-    name = 'v2_OpenEnded_mscoco_test-dev2015_questions.json'
+    name = 'v2_OpenEnded_mscoco_test2015_questions.json'
     test = build('VQAv2', data_root=data / 'vqa', data_prefix='test2015', question_file=name)
     assert len(test) == 8 and 'gt_answer' not in test[0] and test[0]['question_id'] == 2000
 
