@@ -13,10 +13,13 @@ from mmbeit.resources import resource_root
 
 ROOT = resource_root()
 PATHS = {path.stem: path for path in sorted((ROOT / 'configs').rglob('*.py')) if '_base_' not in path.parts}
-FAMILIES = ('beit', 'beitv2')
+FAMILIES = ('beit', 'beitv2', 'beit3')
 EVALUATIONS = [name for name in PATHS if name.endswith(('_imagenet-a', '_imagenet-r'))]
 RECIPES = [name for name, path in PATHS.items() if 'quickstart' not in path.parts and name not in EVALUATIONS]
 SEGMENTATION = [name for name in RECIPES if '_ade20k-' in name]
+# Recipes of images with texts: their test is of another data set than their validation.
+TASKS = r'_(vqav2|nlvr2|coco-caption|nocaps|coco-retrieval|flickr30k-retrieval|itc)(-|$)'
+VISION_LANGUAGE = [name for name in RECIPES if name.startswith('beit3-') and re.search(TASKS, name)]
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 HALF = ([127.5] * 3, [127.5] * 3)

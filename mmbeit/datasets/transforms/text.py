@@ -1,6 +1,7 @@
 """From texts to ids, and masked ones."""
 
 import random
+import warnings
 from collections.abc import Sequence
 
 from mmcv.transforms import BaseTransform
@@ -14,7 +15,7 @@ class TokenizeText(BaseTransform):
     """Turn the text of a sample into ids.
 
     Reads `key`, a text or a list of texts; adds `text_ids`, a list of ids, or a list of such lists. They are not
-    padded: models batch them.
+    padded: models batch them. Of a text that is too long the end is cut off; a warning says so once.
 
     Args:
         tokenizer: Path of the SentencePiece model, or a :class:`mmbeit.text_tokenizer.TextTokenizer`.
@@ -29,15 +30,26 @@ class TokenizeText(BaseTransform):
         self.tokenizer = as_tokenizer(tokenizer)
         self.key = key
         self.max_length = max_length
+        self.warned = False
 
     def transform(self, results: dict) -> dict:
         text = results[self.key]
-        encode = self.tokenizer.encode
-        if isinstance(text, str):
-            results['text_ids'] = encode(text, self.max_length)
-        else:
-            results['text_ids'] = [encode(one, self.max_length) for one in text]
+        results['text_ids'] = self.encode(text) if isinstance(text, str) else [self.encode(one) for one in text]
         return results
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, see :meth:`mmbeit.text_tokenizer.TextTokenizer.encode`."""
+        ids = self.tokenizer.encode(text, self.max_length)
+        if len(ids) == self.max_length and not self.warned:
+            length = len(self.tokenizer.encode(text, len(text) + 3))
+            if length > self.max_length:
+                start = text if len(text) <= 40 else f'{text[:40]}...'
+                warnings.warn(
+                    f'a {self.key} of {length} ids is cut off to {self.max_length} (said once): {start!r}',
+                    stacklevel=2,
+                )
+                self.warned = True
+        return ids
 
 
 def as_tokenizer(tokenizer: str | TextTokenizer) -> TextTokenizer:
