@@ -15,7 +15,19 @@ TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='mmbeit', locat
 DATA_SAMPLERS = Registry(
     'data sampler', parent=root.DATA_SAMPLERS, scope='mmbeit', locations=['mmbeit.datasets.samplers']
 )
-HOOKS = Registry('hook', parent=root.HOOKS, scope='mmbeit', locations=['mmbeit.engine.hooks', 'mmbeit.engine.codebook'])
+DATASETS = Registry(
+    'dataset',
+    parent=root.DATASETS,
+    scope='mmbeit',
+    locations=['mmbeit.datasets.lines', 'mmbeit.datasets.mixture', 'mmbeit.datasets.shards'],
+)
+FUNCTIONS = Registry('function', parent=root.FUNCTIONS, scope='mmbeit', locations=['mmbeit.datasets.mixture'])
+HOOKS = Registry(
+    'hook',
+    parent=root.HOOKS,
+    scope='mmbeit',
+    locations=['mmbeit.engine.hooks', 'mmbeit.engine.codebook', 'mmbeit.engine.streams'],
+)
 OPTIM_WRAPPERS = Registry(
     'optimizer wrapper', parent=root.OPTIM_WRAPPERS, scope='mmbeit', locations=['mmbeit.engine.optim_wrapper']
 )

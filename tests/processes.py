@@ -1,6 +1,7 @@
 """Code in processes of its own, for what depends on the order of imports or on the number of processes."""
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -40,3 +41,10 @@ torch.manual_seed(rank)
     ]
     errors = [process.communicate(timeout=300)[1] for process in processes]
     assert not any(process.returncode for process in processes), '\n'.join(errors)
+
+
+def free_port() -> int:
+    """A port that processes can meet at."""
+    with socket.socket() as sock:
+        sock.bind(('127.0.0.1', 0))
+        return sock.getsockname()[1]

@@ -1,9 +1,14 @@
-"""Samplers that give every sample the seed of its augmentation, and the number of the epoch."""
+"""Samplers from which the seed of every sample's augmentation follows, and the number of the epoch."""
 
+import sys
 from collections.abc import Iterator
+from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.dist import get_dist_info, sync_random_seed
+from torch.utils.data import Dataset, Sampler
 
 from mmbeit.registry import DATA_SAMPLERS
 
@@ -47,3 +52,46 @@ class SeededInfiniteSampler(InfiniteSampler):
     def _infinite_indices(self) -> Iterator[SampleIndex]:
         for position, index in enumerate(super()._infinite_indices()):
             yield seeded(index, self.seed, position, epoch=position // self.size)
+
+
+class Process(NamedTuple):
+    """Which process of a run this is.
+
+    Attributes:
+        seed: Of the run.
+        rank: Number of the process.
+        world_size: How many processes there are.
+    """
+
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+
+@DATA_SAMPLERS.register_module()
+class MixtureSampler(Sampler):
+    """Counts the samples of a process, without end. What they are, the data set computes from their numbers.
+
+    Args:
+        dataset: A :class:`mmbeit.datasets.mixture.Mixture`, which is told which process this is.
+        seed: Of the run; None: a random one, which all processes share.
+
+    Raises:
+        TypeError: The data set is another one.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int | None = None):
+        if not hasattr(dataset, 'process'):
+            raise TypeError(f'MixtureSampler is for the data set mmbeit.Mixture, not for {type(dataset).__name__}')
+        dataset.process = Process(sync_random_seed() if seed is None else seed, *get_dist_info())
+        self.start = 0
+
+    def __iter__(self) -> Iterator[int]:
+        return count(self.start)
+
+    def skip(self, num_samples: int) -> None:
+        """Begin after so many samples; mmengine's loop calls it when a run is resumed."""
+        self.start = num_samples
+
+    def __len__(self) -> int:
+        return sys.maxsize  # mmengine wants a number, for schedules by epoch, of which there are none

@@ -149,6 +149,7 @@ class SafeCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend='atomic')
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        runner.call_hook('before_checkpoint')  # the first process saves; here hooks may ask the others
         keep = self.max_keep_ckpts
         saved = [] if keep <= 0 else [kept for kept in self.keep_ckpt_ids if kept != step] + [step]
         if keep > 0:  # one more than there will be, so that a run resumed from this checkpoint deletes the oldest

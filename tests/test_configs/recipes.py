@@ -15,7 +15,9 @@ ROOT = resource_root()
 PATHS = {path.stem: path for path in sorted((ROOT / 'configs').rglob('*.py')) if '_base_' not in path.parts}
 FAMILIES = ('beit', 'beitv2', 'beit3')
 EVALUATIONS = [name for name in PATHS if name.endswith(('_imagenet-a', '_imagenet-r'))]
-RECIPES = [name for name, path in PATHS.items() if 'quickstart' not in path.parts and name not in EVALUATIONS]
+MIXTURES = [name for name in PATHS if name.endswith('_image-text')]  # see test_mdm.py
+RECIPES = [name for name, path in PATHS.items() if 'quickstart' not in path.parts]
+RECIPES = [name for name in RECIPES if name not in EVALUATIONS + MIXTURES]
 SEGMENTATION = [name for name in RECIPES if '_ade20k-' in name]
 # Recipes of images with texts: their test is of another data set than their validation.
 TASKS = r'_(vqav2|nlvr2|coco-caption|nocaps|coco-retrieval|flickr30k-retrieval|itc)(-|$)'

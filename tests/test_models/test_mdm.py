@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
+from processes import run_ranks
 
 from mmbeit.models import MDMDataPreprocessor, TargetGenerator
 from mmbeit.text_tokenizer import pad_texts
@@ -220,3 +222,57 @@ def test_preprocessor_treats_each_batch_by_itself(batches):
     for name in ('image', 'pair'):
         close(out[name]['inputs'], (view / 127.5 - 1, target / 255))
         assert len(out[name]['data_samples']) == 2
+
+
+# ---- several processes ----
+
+TRAIN = """
+sys.path.insert(0, {tests!r})
+import torch
+from builders_beit3 import masked_samples
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+from mmpretrain.structures import DataSample
+from test_mdm import build, hidden
+
+def train(groups, find_unused):
+    torch.manual_seed(0)
+    model = build(drop_path_rate=0.5).train()
+    ddp = MMDistributedDataParallel(model, find_unused_parameters=find_unused)
+    wrapper = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3))
+    before = {{name: parameter.detach().clone() for name, parameter in model.named_parameters()}}
+    torch.manual_seed(rank)
+    for step in range(3):
+        pixels = [torch.randint(256, (2, 3, 32, 32)) for _ in range(2)]
+        data = dict(
+            image=dict(inputs=pixels, data_samples=[DataSample(mask=mask) for mask in hidden()]),
+            text=dict(data_samples=masked_samples(8, 5, 6)),
+            pair=dict(inputs=pixels, data_samples=masked_samples(7, 4, mask=hidden())),
+        )
+        ddp.train_step({{name: data[name] for name in groups}}, wrapper)
+    changed = sorted(name for name, p in model.named_parameters() if not torch.equal(p, before[name]))
+    return [model.state_dict(), changed]
+
+out = [train(groups.split(), find_unused) for groups, find_unused in {cases}]
+try:
+    train(['image'], False)
+except RuntimeError as error:
+    out.append(str(error))
+torch.save(out, folder / f'{{rank}}.pth')
+"""
+
+
+def test_processes_stay_equal_whatever_the_groups(tmp_path):
+    """Only images alone, or texts alone, leave parameters without a gradient, which DDP then has to look for."""
+    cases = [('image text pair', False), ('image text', False), ('pair', False), ('image', True), ('text', True)]
+    run_ranks(TRAIN.format(tests=str(Path(__file__).parent), cases=cases), 2, tmp_path)
+    ranks = [torch.load(tmp_path / f'{rank}.pth') for rank in range(2)]
+    names = {name for name, _ in build().named_parameters()}
+    for (groups, _), (ours, changed), (theirs, _) in zip(cases, *(rank[:-1] for rank in ranks), strict=True):
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+        if groups in ('image', 'text'):
+            part, other = ('vision', 'text') if groups == 'image' else ('text', 'vision')
+            assert not any(f'.{other}.' in name for name in changed) and any(f'.{part}.' in name for name in changed)
+        else:
+            assert set(changed) == names
+    assert all('find_unused_parameters=True' in rank[-1] for rank in ranks)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import builders_mdm
 import numpy as np
 import pytest
 import torch
@@ -82,6 +83,36 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 custom_hooks = [*_base_.custom_hooks, dict(type='mmbeit.CodebookHook', interval=2)]
 """
+MDM = """
+_base_ = '{root}/configs/beit3/beit3_beit3-base-p16_16xb384-amp-coslr-1000k_image-text.py'
+model = dict(
+    backbone=dict(arch={arch}, img_size=32, patch_size=8, drop_path_rate=0.5, vocab_size=64, num_text_positions=40),
+    target_generator=dict(
+        arch={tokenizer_arch}, img_size=32, patch_size=8, num_codes=16, code_dim=8,
+        init_cfg=dict(checkpoint='{tokenizer}'),
+    ),
+)
+_base_.image_pipeline[3].update(size=32, target_size=32)
+_base_.image_pipeline[4].update(grid=4, num_masked=6, min_block=1)
+for pipeline in (_base_.text_pipeline, _base_.pair_pipeline):
+    pipeline[-3].update(tokenizer='{text_tokenizer}', max_length=20)
+    pipeline[-2].update(tokenizer='{text_tokenizer}')
+_base_.pair_pipeline[3].update(size=32, target_size=32)
+_base_.pair_pipeline[4].update(grid=4, num_masked=6, min_block=1)
+groups = dict(
+    image=dict(data_root='{sources}', pipeline=_base_.image_pipeline),
+    text=dict(data_root='{sources}', pipeline=_base_.text_pipeline),
+    pair={pair},
+)
+train_dataloader = dict(
+    batch_size=6, num_workers=0, persistent_workers=False, pin_memory=False, dataset=dict(groups=groups)
+)
+optim_wrapper = dict(type='OptimWrapper')  # float32
+_base_.param_scheduler[0].end = _base_.param_scheduler[1].begin = 2
+_base_.param_scheduler[1].end = 8
+train_cfg = dict(max_iters=8)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
+"""
 SHORT = """
 train_dataloader.update(batch_size=4, num_workers=0, persistent_workers=False)
 optim_wrapper = dict(type='OptimWrapper')  # float32
@@ -147,6 +178,29 @@ def pretrain_config_v2(tmp_path_factory, data, tokenizer_v2) -> Path:
     values = dict(root=ROOT, arch=ARCH, data=data, tokenizer=tokenizer_v2, tokenizer_arch=TOKENIZER_ARCH)
     path.write_text((PRETRAIN_V2 + SHORT).format(**values))
     return path
+
+
+@pytest.fixture(scope='session')
+def mdm_configs(tmp_path_factory, tokenizer_v2) -> dict[str, Path]:
+    """The recipe of BEiT-3 base, with two blocks, eight steps of two images, two texts and two pairs, in float32.
+
+    By where pairs come from: 'lines', or 'shards', of which three have eight pairs each.
+    """
+    pytest.importorskip('sentencepiece')
+    pytest.importorskip('webdataset')
+    folder = tmp_path_factory.mktemp('mdm')
+    sources = builders_mdm.write_sources(folder / 'sources')
+    shards = builders_mdm.write_shards(folder / 'shards', 3, 8)
+    pairs = dict(
+        lines=f"dict(data_root='{sources}', pipeline=_base_.pair_pipeline)",
+        shards=f"dict(_delete_=True, type='mmbeit.Shards', shards='{shards}', pipeline=_base_.pair_pipeline, block=5, "
+        'num_streams=2)',
+    )
+    values = dict(root=ROOT, arch=ARCH, tokenizer_arch=TOKENIZER_ARCH, tokenizer=tokenizer_v2, sources=sources)
+    values['text_tokenizer'] = builders_mdm.train_tokenizer(folder)
+    for name, pair in pairs.items():
+        (folder / f'tiny_mdm_{name}.py').write_text(MDM.format(pair=pair, **values))
+    return {name: folder / f'tiny_mdm_{name}.py' for name in pairs}
 
 
 @pytest.fixture(scope='session')

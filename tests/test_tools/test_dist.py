@@ -2,13 +2,13 @@
 
 import json
 import math
-import socket
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from processes import free_port
 
 from mmbeit.checkpoint.load import read_checkpoint
 from mmbeit.checkpoint.mmengine_loader import load_from_local
@@ -30,12 +30,6 @@ class Probe(Hook):
         state = dict(model=model.module.state_dict(), generator=generator.state_dict(), iter=runner.iter)
         torch.save(state, Path(runner.work_dir, f'rank{get_rank()}.probe'))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(('127.0.0.1', 0))
-        return sock.getsockname()[1]
 
 
 CHILD = """

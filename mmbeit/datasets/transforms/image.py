@@ -14,13 +14,21 @@ from PIL import Image, UnidentifiedImageError
 from mmbeit.registry import TRANSFORMS
 
 Box = tuple[int, int, int, int]
+ON_ERROR = ('raise', 'skip')
+
+
+def checked_on_error(on_error: str) -> str:
+    if on_error not in ON_ERROR:
+        raise ValueError(f'on_error {on_error!r} is not one of {ON_ERROR}')
+    return on_error
 
 
 @TRANSFORMS.register_module()
 class LoadImage(BaseTransform):
     """Read an image file as RGB.
 
-    Reads `img_path`; adds `img`, a Pillow image, `img_shape` and `ori_shape`, both (height, width).
+    Reads `img_path`, and `img_bytes`, the content of that file, where something has read it already; adds `img`, a
+    Pillow image, `img_shape` and `ori_shape`, both (height, width).
 
     Args:
         on_error: What an unreadable file does: 'raise' stops the run with a line that names it; 'skip' warns and lets
@@ -29,15 +37,14 @@ class LoadImage(BaseTransform):
     """
 
     def __init__(self, on_error: str = 'raise', backend_args: dict | None = None):
-        if on_error not in ('raise', 'skip'):
-            raise ValueError(f"on_error {on_error!r} is not one of ('raise', 'skip')")
-        self.on_error = on_error
+        self.on_error = checked_on_error(on_error)
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict | None:
         path = results['img_path']
         try:
-            with Image.open(io.BytesIO(get(path, backend_args=self.backend_args))) as image:
+            content = results['img_bytes'] if 'img_bytes' in results else get(path, backend_args=self.backend_args)
+            with Image.open(io.BytesIO(content)) as image:
                 results['img'] = image.convert('RGB')
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
             message = f'cannot read image {path}: {error}'

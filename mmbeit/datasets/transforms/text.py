@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mmcv.transforms import BaseTransform
 
+from mmbeit.datasets.transforms.image import checked_on_error
 from mmbeit.registry import TRANSFORMS
 from mmbeit.text_tokenizer import UNK, TextTokenizer
 
@@ -14,27 +15,40 @@ from mmbeit.text_tokenizer import UNK, TextTokenizer
 class TokenizeText(BaseTransform):
     """Turn the text of a sample into ids.
 
-    Reads `key`, a text or a list of texts; adds `text_ids`, a list of ids, or a list of such lists. They are not
-    padded: models batch them. Of a text that is too long the end is cut off; a warning says so once.
+    Reads `key`, a text or a list of texts, and `text_path`, which says in messages where it is; adds `text_ids`, a list
+    of ids, or a list of such lists. They are not padded: models batch them. Of a text that is too long the end is cut
+    off; a warning says so once.
 
     Args:
         tokenizer: Path of the SentencePiece model, or a :class:`mmbeit.text_tokenizer.TextTokenizer`.
         key: Where the text is: 'text', 'question', 'gt_caption'.
         max_length: Most ids of a text, 64 officially, 32 to train captions.
+        on_error: What an empty text does: 'raise' stops the run; 'skip' warns and lets the data set draw another sample
+            in its place.
 
     Raises:
         ValueError: The tokenizer cannot be read, or a text is empty.
     """
 
-    def __init__(self, tokenizer: str | TextTokenizer, key: str = 'text', max_length: int = 64):
+    def __init__(
+        self, tokenizer: str | TextTokenizer, key: str = 'text', max_length: int = 64, on_error: str = 'raise'
+    ):
+        self.on_error = checked_on_error(on_error)
         self.tokenizer = as_tokenizer(tokenizer)
         self.key = key
         self.max_length = max_length
         self.warned = False
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict) -> dict | None:
         text = results[self.key]
-        results['text_ids'] = self.encode(text) if isinstance(text, str) else [self.encode(one) for one in text]
+        try:
+            results['text_ids'] = self.encode(text) if isinstance(text, str) else [self.encode(one) for one in text]
+        except ValueError as error:
+            if self.on_error == 'raise':
+                raise
+            message = f'{results["text_path"]}: {error}' if 'text_path' in results else str(error)
+            warnings.warn(f'{message}; another sample takes its place', stacklevel=2)
+            return None
         return results
 
     def encode(self, text: str) -> list[int]:
