@@ -10,7 +10,6 @@ from mmengine.registry import Registry
 from mmbeit.checkpoint.mmengine_loader import use_safe_checkpoint_loading
 
 MODELS = Registry('model', parent=root.MODELS, scope='mmbeit', locations=['mmbeit.models'])
-DATASETS = Registry('dataset', parent=root.DATASETS, scope='mmbeit', locations=['mmbeit.datasets.vision_language'])
 TRANSFORMS = Registry('transform', parent=root.TRANSFORMS, scope='mmbeit', locations=['mmbeit.datasets.transforms'])
 DATA_SAMPLERS = Registry(
     'data sampler', parent=root.DATA_SAMPLERS, scope='mmbeit', locations=['mmbeit.datasets.samplers']
@@ -19,7 +18,7 @@ DATASETS = Registry(
     'dataset',
     parent=root.DATASETS,
     scope='mmbeit',
-    locations=['mmbeit.datasets.lines', 'mmbeit.datasets.mixture', 'mmbeit.datasets.shards'],
+    locations=[f'mmbeit.datasets.{name}' for name in ('vision_language', 'lines', 'mixture', 'shards')],
 )
 FUNCTIONS = Registry('function', parent=root.FUNCTIONS, scope='mmbeit', locations=['mmbeit.datasets.mixture'])
 HOOKS = Registry(
