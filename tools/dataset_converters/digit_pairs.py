@@ -6,24 +6,23 @@ The digits are the scans that `digits.py` has written, each resized and inked an
 in common with those to train on, and no two of them show the same digits in the same order, so each has captions of its
 own.
 
-    coco/train2014/COCO_train2014_000000000001.jpg          pictures, likewise val2014
-    coco/annotations/v2_OpenEnded_mscoco_train2014_questions.json, v2_mscoco_train2014_annotations.json
-    coco/annotations/coco_karpathy_train.json, coco_karpathy_val.json, coco_karpathy_val_gt.json    captions (BLIP's)
-    coco/annotations/dataset_coco.json                      captions (Karpathy's)
-    coco/annotations/caption_karpathy_train2014.json, caption_karpathy_val2014.json    captions (COCO's own)
-    nlvr2/data/train.json, dev.json                         statements about two pictures
-    nlvr2/images/train/DIRECTORY/train-0-0-img0.png, nlvr2/images/dev/dev-0-0-img0.png
-    answer2label.txt                                        the answers to VQA, by label
-    pairs.jsonl, texts.txt                                  to pretrain on: pictures to train on with their captions;
-                                                            texts of digits that no picture shows
-    text.spm                                                text tokenizer that knows the words of all these
+    train2014/COCO_train2014_000000000001.jpg           pictures to train on; in val2014/ those to evaluate on
+    v2_OpenEnded_mscoco_train2014_questions.json, v2_mscoco_train2014_annotations.json    likewise of val2014
+    answer2label.txt                                    the answers that are classes
+    dataset_coco.json                                   captions in the form of Karpathy,
+    coco_karpathy_train.json, coco_karpathy_val.json, coco_karpathy_val_gt.json    of BLIP
+    caption_karpathy_train2014.json, caption_karpathy_val2014.json                 and of COCO
+    nlvr2/train.json, nlvr2/dev.json                    statements about two pictures,
+    nlvr2/images/train/0/train-0-0-img0.png, nlvr2/dev/dev-0-0-img0.png    which are these
+    pairs.jsonl, texts.txt                              to pretrain on: the pictures to train on with their captions;
+                                                        texts of digits that no picture shows
+    text.spm                                            text tokenizer with a piece for every word of all these
 """
 
 import argparse
 import json
 import shutil
 import subprocess
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -33,17 +32,18 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from mmbeit.answers import frequent_answers, write_answers
 from mmbeit.engine.processes import command
 
-HEIGHT, WIDTH = 32, 48
-SIDES = (12, 16)  # of a digit, in pixels; three of the largest fill a row
+CELL = 16  # side of a place for a digit, in pixels
+NUM_ROWS, NUM_COLUMNS = 2, 3
+SIDES = (15, 16)  # of a digit, in pixels
 SHARE_OF_TWO = 0.25  # of the pictures that show two digits, and not three: of those there are only a hundred
 GROUND, INK = (0, 50), (180, 255)  # grey levels
-MIN_ANSWERS = 9  # of an answer that gets a label, as in VQAv2
 NUM_PEOPLE = 10  # who have answered each question; here they agree
 NUM_TEXTS = 12000
 VOCAB_SIZE = 96  # of the text tokenizer
-PLACES = {'left': 'on the left', 'middle': 'in the middle', 'right': 'on the right'}
+PLACES = {'left': 'on the left', 'middle': 'in the middle', 'right': 'on the right'}  # each a column
 WHOLE = {'train': 'train2014', 'val': 'val2014'}  # folders of COCO
 
 Digits = tuple[int, ...]  # of one picture, from left to right
@@ -73,24 +73,25 @@ def one(digit: int) -> str:
     return f'an {digit}' if digit == 8 else f'a {digit}'
 
 
+def places_of(digits: Digits) -> list[str]:
+    """Where each of two or three digits is."""
+    return list(PLACES) if len(digits) == NUM_COLUMNS else ['left', 'right']
+
+
 def captions(digits: Digits) -> list[str]:
     """All that can be said about a picture as a whole: two captions, and either of them tells the digits."""
-    names = [one(digit) for digit in digits]
-    if len(names) == 2:
-        left, right = names
-        return [f'{left} on the left of {right}', f'{right} on the right of {left}']
-    return [f'{" and ".join(names)} from left to right', f'{" and ".join(names[::-1])} from right to left']
+    parts = [f'{place} {digit}' for place, digit in zip(places_of(digits), digits, strict=True)]
+    return [' and '.join(parts), ' and '.join(parts[::-1])]
 
 
 def questions(digits: Digits, draw: np.random.Generator) -> list[Question]:
     """Questions about a picture, each of its kind: those for a digit that is there and one that is not are as many."""
-    places = list(PLACES) if len(digits) == 3 else ['left', 'right']
-    place = draw.integers(len(places))
+    place = draw.integers(len(digits))
     present = int(draw.choice(digits))
     absent = int(draw.choice([digit for digit in range(10) if digit not in digits]))
     asked = [
         Question('How many digits are there?', str(len(digits)), 'how many', 'number'),
-        Question(f'Which digit is {PLACES[places[place]]}?', str(digits[place]), 'which', 'number'),
+        Question(f'Which digit is {PLACES[places_of(digits)[place]]}?', str(digits[place]), 'which', 'number'),
         Question(f'Is there {one(present)}?', 'yes', 'is there a', 'yes/no'),
         Question(f'Is there {one(absent)}?', 'no', 'is there a', 'yes/no'),
         Question('Which digit is the largest?', str(max(digits)), 'which', 'number'),
@@ -128,22 +129,23 @@ def draw_digits(draw: np.random.Generator) -> Digits:
 
 
 def draw_picture(digits: Digits, scans: Scans, draw: np.random.Generator) -> tuple[Image.Image, list[Path]]:
-    """A picture of some digits, side by side and at any height, and the scans that are in it.
+    """A picture of some digits, each in its column and in any row, and the scans that are in it.
 
     Args:
         digits: From left to right.
         scans: Those that may be used.
         draw: Random numbers.
     """
-    sides = draw.integers(*SIDES, endpoint=True, size=len(digits))
-    gaps = np.sort(draw.integers(WIDTH - sides.sum(), endpoint=True, size=len(digits)))  # ground left of each
     ground = draw.uniform(*GROUND)
-    pixels = np.full((HEIGHT, WIDTH), ground, dtype=np.float32)
+    pixels = np.full((NUM_ROWS * CELL, NUM_COLUMNS * CELL), ground, dtype=np.float32)
     used = []
-    for digit, side, left in zip(digits, sides, gaps + np.cumsum(sides) - sides, strict=True):
+    for digit, place in zip(digits, places_of(digits), strict=True):
         scan = scans[digit][draw.integers(len(scans[digit]))]
+        side = int(draw.integers(*SIDES, endpoint=True))
+        top, left = draw.integers(CELL - side, endpoint=True, size=2)
+        top += CELL * draw.integers(NUM_ROWS)
+        left += CELL * list(PLACES).index(place)
         ink = np.asarray(scan.image.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32) / 255
-        top = draw.integers(HEIGHT - side, endpoint=True)
         pixels[top : top + side, left : left + side] += ink * (draw.uniform(*INK) - ground)
         used.append(scan.path)
     return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8)), used
@@ -173,7 +175,7 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 class Picture(NamedTuple):
-    """One of COCO: its number, its path below `coco/`, and what it shows."""
+    """One of COCO: its number, its path, and what it shows."""
 
     id: int
     path: str
@@ -181,11 +183,11 @@ class Picture(NamedTuple):
 
 
 def write_pictures(
-    split: str, count: int, first_id: int, scans: Scans, coco: Path, draw: np.random.Generator
+    split: str, count: int, first_id: int, scans: Scans, root: Path, draw: np.random.Generator
 ) -> tuple[list[Picture], set[Path]]:
     """Draw the pictures of COCO; those to evaluate on show different digits each. Also gives the scans in them."""
     folder = WHOLE[split]
-    (coco / folder).mkdir(parents=True)
+    (root / folder).mkdir(parents=True)
     pictures, seen, used = [], set(), set()
     while len(pictures) < count:
         digits = draw_digits(draw)
@@ -195,7 +197,7 @@ def write_pictures(
         number = first_id + len(pictures)
         image, paths = draw_picture(digits, scans, draw)
         pictures.append(Picture(number, f'{folder}/COCO_{folder}_{number:012}.jpg', digits))
-        image.convert('RGB').save(coco / pictures[-1].path, quality=95)
+        image.convert('RGB').save(root / pictures[-1].path, quality=95)
         used.update(paths)
     return pictures, used
 
@@ -256,19 +258,13 @@ def write_captions(pictures: dict[str, list[Picture]], folder: Path) -> None:
     write_json(folder / 'dataset_coco.json', dict(dataset='coco', images=karpathy))
 
 
-def write_answers(answers: list[str], path: Path) -> None:
-    """Write the answers that are frequent enough, in the order in which they first occur, as in VQAv2."""
-    kept = [answer for answer, count in Counter(answers).items() if count >= MIN_ANSWERS]
-    write_lines(path, [json.dumps(dict(answer=answer, label=label)) for label, answer in enumerate(kept)])
-
-
 def write_nlvr(split: str, count: int, scans: Scans, root: Path, draw: np.random.Generator) -> set[Path]:
     """Write pairs of pictures, with a true and a false statement each; gives the scans in them."""
     lines, used = [], set()
     for pair in range(count):
         both = draw_digits(draw), draw_digits(draw)
         directory = str(pair % 100)  # only the pictures to train on lie in such folders
-        folder = root / 'images' / split / (directory if split == 'train' else '')
+        folder = root / (f'images/train/{directory}' if split == 'train' else split)
         folder.mkdir(parents=True, exist_ok=True)
         for side, digits in enumerate(both):
             image, paths = draw_picture(digits, scans, draw)
@@ -277,7 +273,7 @@ def write_nlvr(split: str, count: int, scans: Scans, root: Path, draw: np.random
         for i, (sentence, label) in enumerate(zip(true_and_false(*both, draw), ('True', 'False'), strict=True)):
             line = dict(identifier=f'{split}-{pair}-0-{i}', sentence=sentence, label=label, synset='digit')
             lines.append(json.dumps({**line, 'directory': directory} if split == 'train' else line))
-    write_lines(root / 'data' / f'{split}.json', lines)
+    write_lines(root / f'{split}.json', lines)
     return used
 
 
@@ -325,20 +321,20 @@ def write_pairs(
     if counts['val'] > 1000:
         raise ValueError(f'{counts["val"]} pictures to evaluate on: expected at most 1000, to show different digits')
     scans = {split: read_scans(digits / split) for split in WHOLE}
-    for part in ('coco', 'nlvr2'):
+    for part in (*WHOLE.values(), 'nlvr2'):
         shutil.rmtree(root / part, ignore_errors=True)
     used, pictures, answers = {}, {}, []
     for number, split in enumerate(WHOLE):
         draw = np.random.default_rng((seed, number))
         first_id = 1 + sum(len(members) for members in pictures.values())
-        pictures[split], used[split] = write_pictures(split, counts[split], first_id, scans[split], root / 'coco', draw)
-        answers += write_vqa(split, pictures[split], root / 'coco' / 'annotations', draw)
+        pictures[split], used[split] = write_pictures(split, counts[split], first_id, scans[split], root, draw)
+        answers += write_vqa(split, pictures[split], root, draw)
         nlvr_split = {'train': 'train', 'val': 'dev'}[split]
         used[split] |= write_nlvr(nlvr_split, nlvr_counts[split], scans[split], root / 'nlvr2', draw)
-    write_captions(pictures, root / 'coco' / 'annotations')
-    write_answers(answers, root / 'answer2label.txt')
+    write_captions(pictures, root)
+    write_answers(frequent_answers(answers), root / 'answer2label.txt')
     pairs = [
-        json.dumps(dict(image=f'coco/{picture.path}', text=text))
+        json.dumps(dict(image=picture.path, text=text))
         for picture in pictures['train']
         for text in captions(picture.digits)
     ]
@@ -353,10 +349,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('digits', type=Path, help='folder that digits.py has written')
     parser.add_argument('root', type=Path, help='folder to write to')
-    parser.add_argument('--train', type=int, default=4000, help='pictures to train on (%(default)s)')
+    parser.add_argument('--train', type=int, default=3000, help='pictures to train on (%(default)s)')
     parser.add_argument('--val', type=int, default=300, help='pictures to evaluate on (%(default)s)')
-    parser.add_argument('--nlvr-train', type=int, default=1000, help='pairs of pictures to train on (%(default)s)')
-    parser.add_argument('--nlvr-val', type=int, default=200, help='pairs of pictures to evaluate on (%(default)s)')
+    parser.add_argument('--nlvr-train', type=int, default=500, help='pairs of pictures to train on (%(default)s)')
+    parser.add_argument('--nlvr-val', type=int, default=100, help='pairs of pictures to evaluate on (%(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of all that is drawn (%(default)s)')
     args = parser.parse_args(argv)
     counts, nlvr_counts = dict(train=args.train, val=args.val), dict(train=args.nlvr_train, val=args.nlvr_val)
