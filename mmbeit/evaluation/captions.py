@@ -229,3 +229,21 @@ class ReportCaptions(BaseMetric):
             self.file_path.write_text(json.dumps(captions))
             MMLogger.get_current_instance().info(f'{len(captions)} captions are in {self.file_path}')
         return {}
+
+
+@METRICS.register_module()
+class CaptionExactMatch(BaseMetric):
+    """Share of the captions, in percent, that are word for word one of those of their image.
+
+    For captions of a few fixed forms, which are right or wrong. Takes samples with `pred_caption` and `gt_caption`, a
+    list. Gives `exact`.
+    """
+
+    default_prefix = 'caption'
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Compare the captions of a batch."""
+        self.results += [sample['pred_caption'] in sample['gt_caption'] for sample in data_samples]
+
+    def compute_metrics(self, results: list[bool]) -> dict[str, float]:
+        return {'exact': 100 * sum(results) / len(results)}
