@@ -30,10 +30,10 @@ from mmbeit.resources import resource_root
 
 CONFIGS = resource_root() / 'configs/beit3/quickstart'
 VQKD = CONFIGS / 'vqkd_digit-pairs.py'
-PRETRAIN = CONFIGS / 'beit3_beit3-mini-p16_1xb128-coslr-2k_digit-pairs.py'
-VQA = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb64-coslr-3e_digit-vqa.py'
-CAPTION = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb64-coslr-6e_digit-caption.py'
-RETRIEVAL = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb128-coslr-8e_digit-retrieval.py'
+PRETRAIN = CONFIGS / 'beit3_beit3-mini-p16_1xb64-coslr-2500_digit-pairs.py'
+VQA = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb32-coslr-5e_digit-vqa.py'
+CAPTION = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb32-coslr-10e_digit-caption.py'
+RETRIEVAL = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb128-coslr-20e_digit-retrieval.py'
 DATA = 'data/digit_pairs'  # where the configs look for it
 TASKS = {'vqa': VQA, 'vqa-few': VQA, 'caption': CAPTION, 'retrieval': RETRIEVAL}
 WEIGHTS = {VQA: 'model.backbone.init_cfg', CAPTION: 'model.init_cfg', RETRIEVAL: 'model.init_cfg'}
@@ -46,7 +46,7 @@ COLUMNS = {
     'captions found': ('retrieval', 'i2t/retrieval/Recall@1'),
     'pictures found': ('retrieval', 't2i/retrieval/Recall@1'),
 }
-FEW_EPOCHS = 20  # of fine-tuning on few questions
+FEW_EPOCHS = 40  # of fine-tuning on few questions
 SECONDS = {'vqkd': 20, 'pretrain': 300, 'vqa': 100, 'vqa-few': 40, 'caption': 60, 'retrieval': 60}  # roughly
 NUM_SHOWN = 8
 
@@ -76,9 +76,9 @@ def finetuning(args: argparse.Namespace, start: str) -> Iterator[Run]:
         if task == 'vqa-few':
             options.append(f'train_dataloader.dataset.indices={args.few}')
             epochs = epochs or FEW_EPOCHS
+            options.append(f'param_scheduler.1.end={max(epochs, FEW_EPOCHS)}')
         if epochs is not None:
             options += [f'train_cfg.{key}={epochs}' for key in ('max_epochs', 'val_interval')]
-            options.append(f'param_scheduler.1.end={epochs}')
         key = WEIGHTS[config]
         if start == 'scratch':
             options.append(f'{key}=None')

@@ -36,13 +36,12 @@ from mmbeit.answers import frequent_answers, write_answers
 from mmbeit.engine.processes import command
 
 CELL = 16  # side of a place for a digit, in pixels
-NUM_ROWS, NUM_COLUMNS = 2, 3
 SIDES = (15, 16)  # of a digit, in pixels
 SHARE_OF_TWO = 0.25  # of the pictures that show two digits, and not three: of those there are only a hundred
 GROUND, INK = (0, 50), (180, 255)  # grey levels
 NUM_PEOPLE = 10  # who have answered each question; here they agree
 NUM_TEXTS = 12000
-VOCAB_SIZE = 96  # of the text tokenizer
+VOCAB_SIZE = 84  # of the text tokenizer
 PLACES = {'left': 'on the left', 'middle': 'in the middle', 'right': 'on the right'}  # each a column
 WHOLE = {'train': 'train2014', 'val': 'val2014'}  # folders of COCO
 
@@ -75,30 +74,25 @@ def one(digit: int) -> str:
 
 def places_of(digits: Digits) -> list[str]:
     """Where each of two or three digits is."""
-    return list(PLACES) if len(digits) == NUM_COLUMNS else ['left', 'right']
+    return list(PLACES) if len(digits) == len(PLACES) else ['left', 'right']
 
 
-def captions(digits: Digits) -> list[str]:
-    """All that can be said about a picture as a whole: two captions, and either of them tells the digits."""
-    parts = [f'{place} {digit}' for place, digit in zip(places_of(digits), digits, strict=True)]
-    return [' and '.join(parts), ' and '.join(parts[::-1])]
+def caption(digits: Digits) -> str:
+    """All that can be said about a picture as a whole; where a digit is comes before which it is."""
+    return ' and '.join(f'{place} {digit}' for place, digit in zip(places_of(digits), digits, strict=True))
 
 
 def questions(digits: Digits, draw: np.random.Generator) -> list[Question]:
-    """Questions about a picture, each of its kind: those for a digit that is there and one that is not are as many."""
+    """Questions about a picture, among them one for a digit that is there and one for a digit that is not."""
     place = draw.integers(len(digits))
     present = int(draw.choice(digits))
     absent = int(draw.choice([digit for digit in range(10) if digit not in digits]))
-    asked = [
+    return [
         Question('How many digits are there?', str(len(digits)), 'how many', 'number'),
         Question(f'Which digit is {PLACES[places_of(digits)[place]]}?', str(digits[place]), 'which', 'number'),
         Question(f'Is there {one(present)}?', 'yes', 'is there a', 'yes/no'),
         Question(f'Is there {one(absent)}?', 'no', 'is there a', 'yes/no'),
-        Question('Which digit is the largest?', str(max(digits)), 'which', 'number'),
     ]
-    if len(digits) == 2:
-        asked.append(Question('What is the sum of the digits?', str(sum(digits)), 'what is the', 'number'))
-    return asked
 
 
 def statements(left: Digits, right: Digits) -> dict[str, dict[str, bool]]:
@@ -129,7 +123,7 @@ def draw_digits(draw: np.random.Generator) -> Digits:
 
 
 def draw_picture(digits: Digits, scans: Scans, draw: np.random.Generator) -> tuple[Image.Image, list[Path]]:
-    """A picture of some digits, each in its column and in any row, and the scans that are in it.
+    """A picture of some digits, each at its place, and the scans that are in it.
 
     Args:
         digits: From left to right.
@@ -137,13 +131,12 @@ def draw_picture(digits: Digits, scans: Scans, draw: np.random.Generator) -> tup
         draw: Random numbers.
     """
     ground = draw.uniform(*GROUND)
-    pixels = np.full((NUM_ROWS * CELL, NUM_COLUMNS * CELL), ground, dtype=np.float32)
+    pixels = np.full((CELL, CELL * len(PLACES)), ground, dtype=np.float32)
     used = []
     for digit, place in zip(digits, places_of(digits), strict=True):
         scan = scans[digit][draw.integers(len(scans[digit]))]
         side = int(draw.integers(*SIDES, endpoint=True))
         top, left = draw.integers(CELL - side, endpoint=True, size=2)
-        top += CELL * draw.integers(NUM_ROWS)
         left += CELL * list(PLACES).index(place)
         ink = np.asarray(scan.image.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32) / 255
         pixels[top : top + side, left : left + side] += ink * (draw.uniform(*INK) - ground)
@@ -233,25 +226,24 @@ def write_captions(pictures: dict[str, list[Picture]], folder: Path) -> None:
         images, sentences = [], []
         for picture in members:
             filepath, filename = picture.path.split('/')
-            own = [
-                dict(raw=text, tokens=text.split(), imgid=len(karpathy), sentid=2 * len(karpathy) + i)
-                for i, text in enumerate(captions(picture.digits))
-            ]
-            ids = dict(imgid=len(karpathy), cocoid=picture.id, sentids=[sentence['sentid'] for sentence in own])
-            karpathy.append({**ids, 'split': split, 'filepath': filepath, 'filename': filename, 'sentences': own})
+            text, number = caption(picture.digits), len(karpathy)
+            sentence = dict(raw=text, tokens=text.split(), imgid=number, sentid=number)
+            ids = dict(imgid=number, cocoid=picture.id, sentids=[number])
+            karpathy.append(
+                {**ids, 'split': split, 'filepath': filepath, 'filename': filename, 'sentences': [sentence]}
+            )
+            sentences.append(dict(image_id=picture.id, id=number, caption=text))
             images.append(
                 dict(id=picture.id, file_name=filename, coco_url=f'http://images.cocodataset.org/{picture.path}')
             )
-            sentences += [dict(image_id=picture.id, id=sentence['sentid'], caption=sentence['raw']) for sentence in own]
         write_json(folder / f'caption_karpathy_{WHOLE[split]}.json', dict(images=images, annotations=sentences))
         if split == 'train':
             rows = [
-                dict(image=picture.path, image_id=f'coco_{picture.id}', caption=text)
+                dict(image=picture.path, image_id=f'coco_{picture.id}', caption=caption(picture.digits))
                 for picture in members
-                for text in captions(picture.digits)
             ]
         else:
-            rows = [dict(image=picture.path, caption=captions(picture.digits)) for picture in members]
+            rows = [dict(image=picture.path, caption=[caption(picture.digits)]) for picture in members]
             truth = dict(images=[dict(id=picture.id) for picture in members], annotations=sentences)
             write_json(folder / f'coco_karpathy_{split}_gt.json', truth)
         write_json(folder / f'coco_karpathy_{split}.json', rows)
@@ -281,7 +273,7 @@ def true_texts(draw: np.random.Generator) -> Iterator[str]:
     """Texts of digits that no picture shows: captions, questions with their answers, statements."""
     while True:
         digits, others = draw_digits(draw), draw_digits(draw)
-        yield str(draw.choice(captions(digits)))
+        yield caption(digits)
         asked = questions(digits, draw)
         question = asked[draw.integers(len(asked))]
         yield f'{question.text} {question.answer}'
@@ -333,11 +325,7 @@ def write_pairs(
         used[split] |= write_nlvr(nlvr_split, nlvr_counts[split], scans[split], root / 'nlvr2', draw)
     write_captions(pictures, root)
     write_answers(frequent_answers(answers), root / 'answer2label.txt')
-    pairs = [
-        json.dumps(dict(image=picture.path, text=text))
-        for picture in pictures['train']
-        for text in captions(picture.digits)
-    ]
+    pairs = [json.dumps(dict(image=picture.path, text=caption(picture.digits))) for picture in pictures['train']]
     write_lines(root / 'pairs.jsonl', pairs)
     draw = np.random.default_rng((seed, len(WHOLE)))
     write_lines(root / 'texts.txt', list(islice(true_texts(draw), NUM_TEXTS)))

@@ -5,7 +5,7 @@
 _base_ = '../../beitv2/quickstart/vqkd_digits.py'
 data_root = 'data/digit_pairs'
 max_epochs = 12
-size = (32, 48)
+size = (16, 48)
 model = dict(
     tokenizer=dict(img_size=size, patch_size=16, num_codes=128),
     teacher=dict(
