@@ -83,16 +83,13 @@ def caption(digits: Digits) -> str:
 
 
 def questions(digits: Digits, draw: np.random.Generator) -> list[Question]:
-    """Questions about a picture, among them one for a digit that is there and one for a digit that is not."""
-    place = draw.integers(len(digits))
-    present = int(draw.choice(digits))
-    absent = int(draw.choice([digit for digit in range(10) if digit not in digits]))
-    return [
-        Question('How many digits are there?', str(len(digits)), 'how many', 'number'),
-        Question(f'Which digit is {PLACES[places_of(digits)[place]]}?', str(digits[place]), 'which', 'number'),
-        Question(f'Is there {one(present)}?', 'yes', 'is there a', 'yes/no'),
-        Question(f'Is there {one(absent)}?', 'no', 'is there a', 'yes/no'),
-    ]
+    """Questions about a picture: how many digits there are, which one is at each place, and whether one is there."""
+    asked = [Question('How many digits are there?', str(len(digits)), 'how many', 'number')]
+    for place, digit in zip(places_of(digits), digits, strict=True):
+        asked.append(Question(f'Which digit is {PLACES[place]}?', str(digit), 'which', 'number'))
+    present = draw.random() < 0.5
+    digit = int(draw.choice([digit for digit in range(10) if (digit in digits) == present]))
+    return [*asked, Question(f'Is there {one(digit)}?', 'yes' if present else 'no', 'is there', 'yes/no')]
 
 
 def statements(left: Digits, right: Digits) -> dict[str, dict[str, bool]]:
