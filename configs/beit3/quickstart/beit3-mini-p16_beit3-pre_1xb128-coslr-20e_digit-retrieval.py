@@ -37,7 +37,7 @@ val_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     pin_memory=False,
-    dataset=dict(data_root=data_root, pipeline=[load, words, _base_.test_pipeline[-1]]),
+    dataset=dict(data_root=data_root, split='val', pipeline=[load, words, _base_.test_pipeline[-1]]),
 )
 test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=lr), paramwise_cfg=dict(layer_decay_rate=1.0))

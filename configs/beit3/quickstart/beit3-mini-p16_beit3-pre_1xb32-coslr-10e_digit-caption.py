@@ -18,6 +18,7 @@ model = dict(
         init='subln',
     ),
     tokenizer=tokenizer,
+    mask_id=83,
     max_length=16,
     init_cfg=dict(checkpoint='work_dirs/quickstart-v3/pretrain/iter_2500.pth'),
 )
@@ -40,7 +41,7 @@ val_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     pin_memory=False,
-    dataset=dict(data_root=data_root, pipeline=[load, _base_.test_pipeline[-1]]),
+    dataset=dict(data_root=data_root, split='val', pipeline=[load, _base_.test_pipeline[-1]]),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(_delete_=True, type='mmbeit.CaptionExactMatch')

@@ -38,7 +38,9 @@ val_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     pin_memory=False,
-    dataset=dict(data_root=data_root, images='all', pipeline=val_pipeline),
+    dataset=dict(
+        _delete_=True, **{**_base_.val2014, 'data_root': data_root, 'pipeline': val_pipeline, 'test_mode': True}
+    ),
 )
 test_dataloader = val_dataloader
 test_evaluator = _base_.val_evaluator

@@ -1,6 +1,6 @@
 # The third quickstart's pretraining: masked data modeling, shrunk to pictures of 16 x 48 pixels, 3 blocks of width 64.
 # Of a batch of 64 half are pairs, since these are what the tasks are about.
-# Run: python tools/train.py configs/beit3/quickstart/beit3_beit3-mini-p16_1xb64-coslr-2500_digit-pairs.py
+# Run: python tools/train.py configs/beit3/quickstart/beit3_beit3-mini-p16_1xb64-coslr-2500_digit-image-text.py
 _base_ = '../beit3_beit3-base-p16_16xb384-amp-coslr-1000k_image-text.py'
 data_root = 'data/digit_pairs'
 tokenizer = f'{data_root}/text.spm'
