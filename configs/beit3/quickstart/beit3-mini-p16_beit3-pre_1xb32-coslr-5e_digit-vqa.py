@@ -43,7 +43,8 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-test_evaluator = _base_.val_evaluator
+val_evaluator = dict(_delete_=True, type='mmbeit.VQAAccuracy')
+test_evaluator = val_evaluator
 optim_wrapper = dict(optimizer=dict(lr=lr), paramwise_cfg=dict(head_lr_mult=1))
 _base_.param_scheduler[1].end = max_epochs
 train_cfg = dict(max_epochs=max_epochs)
