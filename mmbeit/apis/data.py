@@ -60,7 +60,9 @@ class DataConfig:
             raise ValueError('the config has no mean and std: give it a data_preprocessor')
         statistics = dict(mean=preprocessor.mean, std=preprocessor.std)
         loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
-        steps = {step.type.rpartition('/')[2]: step for step in loader.dataset.pipeline} if loader else {}
+        pipeline = loader.dataset.pipeline if loader else []
+        pipeline = [inner for step in pipeline for inner in step.get('transforms', [step]) if 'type' in inner]
+        steps = {step.type.rpartition('/')[2]: step for step in pipeline}  # those of ApplyToList, too
         resize = steps.get('ResizeEdge') or steps.get('Resize')
         if resize is None:
             size = cfg.model.get('backbone', {}).get('img_size')
