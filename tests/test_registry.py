@@ -22,12 +22,13 @@ NAMES = {
         'VQKDTokenizer',
         'MIMDataPreprocessor',
     ),
+    'DATASETS': ('VQAv2', 'NLVR2', 'KarpathyCaption', 'KarpathyRetrieval', 'NoCaps', 'VisualGenomeQA', 'ConcatDataset'),
     'TRANSFORMS': ('SeedTransforms', 'LoadImage', 'RandomResizedCropTwoViews', 'BlockwiseMask', 'RandomErasing'),
     'DATA_SAMPLERS': ('SeededSampler', 'SeededInfiniteSampler'),
     'HOOKS': ('StepSeedHook', 'AnnealHook', 'CompileHook', 'TrimLogHook', 'SafeCheckpointHook'),
     'OPTIM_WRAPPERS': ('AutocastOptimWrapper',),
     'OPTIM_WRAPPER_CONSTRUCTORS': ('LayerDecayOptimWrapperConstructor',),
-    'METRICS': ('CodebookUsage',),
+    'METRICS': ('CodebookUsage', 'VQAAccuracy', 'CaptionScores'),
 }
 LOOK_UP = """
 import sys
