@@ -53,10 +53,9 @@ def test_names():
     assert PRETRAINED in others and FINETUNED in classifiers
     segmentors = mmbeit.list_models(task='semantic segmentation')
     with_texts = {task: mmbeit.list_models(task=task) for task in TASKS_WITH_TEXTS}
-    assert all(name.startswith('beit3-') for names in with_texts.values() for name in names) and all(
-        with_texts.values()
-    )
-    known = {*classifiers, *segmentors, *others, *(name for names in with_texts.values() for name in names)}
+    named = {name for names in with_texts.values() for name in names}
+    assert all(with_texts.values()) and all(name.startswith('beit3-') for name in named)
+    known = {*classifiers, *segmentors, *others, *named}
     assert sorted(known) == mmbeit.list_models()
     assert all('ade20k' in name for name in segmentors) and len(segmentors) > 8
     assert mmbeit.list_models('BEiT-', exclude_patterns=['*large', '*linear']) == [

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
+from PIL import Image
 from test_configs.recipes import HALF, IMAGENET, VISION_LANGUAGE, model_of, read, recipes_of, schedulers, statistics
 from torch import nn
 
@@ -125,6 +126,33 @@ def test_images_with_texts_are_augmented_as_officially(name):
         resize = steps['Resize']
         assert (tuple(resize.scale), resize.backend, resize.interpolation) == ((said[-1],) * 2, 'pillow', 'bicubic')
         assert cfg[loader].dataset.test_mode
+
+
+@pytest.mark.parametrize('name', [name for name in VISION_LANGUAGE if 'base' in name and '-indomain-' not in name])
+def test_evaluated_images_are_those_of_torchvision(name, tmp_path):
+    from mmengine.registry import MODELS, TRANSFORMS
+    from torchvision import transforms
+
+    cfg = read(name)
+    side = cfg.model.backbone.img_size
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((611, 450)).save(tmp_path / 'image.jpg')
+    steps = cfg.test_dataloader.dataset.pipeline
+    steps = steps[0].transforms if 'ApplyToList' in steps[0].type else steps
+    results = dict(img_path=str(tmp_path / 'image.jpg'))
+    for step in (*steps[:2], dict(type='PackInputs')):
+        results = TRANSFORMS.build(step)(results)
+    preprocessor = MODELS.build(dict(cfg.data_preprocessor, type='MultiModalDataPreprocessor'))
+    ours = preprocessor(dict(inputs=results['inputs'][None]))['images'][0]
+    official = transforms.Compose(
+        [
+            transforms.Resize((side, side), interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.ToTensor(),
+            transforms.Normalize([0.5] * 3, [0.5] * 3),
+        ]
+    )
+    with Image.open(tmp_path / 'image.jpg') as image:
+        torch.testing.assert_close(ours, official(image.convert('RGB')), rtol=0, atol=1e-6)
 
 
 def test_captions_drop_the_worst_words_after_step_12000():

@@ -160,7 +160,8 @@ def test_two_processes_score_what_one_does(written, tmp_path):
     ])
     captions = {predicted!r}
     for i in [*range(11), 0][rank::2]:
-        vqa = dict(pred_answer='a', gt_answer=['a' if i % 3 else 'b'], gt_score=torch.tensor([i / 10, 1.0]), pred_label=0)
+        vqa = dict(pred_answer='a', gt_answer=['a' if i % 3 else 'b'], pred_label=0)
+        vqa['gt_score'] = torch.tensor([i / 10, 1.0])
         evaluator.process([dict(image_id=i, pred_caption=captions[i], **vqa)])
     (folder / f'{{rank}}.json').write_text(json.dumps(evaluator.evaluate(11)))
     """
