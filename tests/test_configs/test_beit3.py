@@ -14,6 +14,7 @@ from test_configs.recipes import HALF, IMAGENET, VISION_LANGUAGE, model_of, read
 from torch import nn
 
 from mmbeit.archs import resolve_arch
+from mmbeit.text_tokenizer import OFFICIAL as TOKENIZER
 
 RELEASE = 'https://github.com/addf400/files/releases/download/beit3'
 # name: processes x batch, lr, layer decay, epochs, warm-up, weight decay, drop path, image size
@@ -105,7 +106,7 @@ def test_numbers_are_the_official_ones(name):
 @pytest.mark.parametrize('name', VISION_LANGUAGE)
 def test_images_with_texts_are_augmented_as_officially(name):
     cfg, said = read(name), OFFICIAL[name.removeprefix('beit3-')]
-    assert statistics(cfg) == HALF
+    assert statistics(cfg) == HALF and cfg.tokenizer == TOKENIZER
     dataset = cfg.train_dataloader.dataset
     for pipeline in [part.pipeline for part in dataset.datasets] if 'datasets' in dataset else [dataset.pipeline]:
         steps = {step.type: step for step in pipeline}
