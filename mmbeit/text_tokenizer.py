@@ -13,6 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmbeit.apis.weights import is_url, resolve_weights
+
+OFFICIAL = 'https://github.com/addf400/files/releases/download/beit3/beit3.spm'
 BOS, PAD, EOS, UNK = range(4)
 OFFSET = 1  # a piece of the model has the id after its own; its first three are <unk>, <s> and </s>
 CONTROL = {'<s>': BOS, '<pad>': PAD, '</s>': EOS, '<unk>': UNK}
@@ -49,7 +52,7 @@ class TextTokenizer:
     Case and punctuation are kept. `<mask>`, `<s>` and the like within a text stand for themselves.
 
     Args:
-        path: File of the SentencePiece model, such as the official `beit3.spm`, or one of
+        path: File of the SentencePiece model, or its URL, such as :data:`OFFICIAL`; or one of
             `tools/train_text_tokenizer.py`.
 
     Attributes:
@@ -58,12 +61,13 @@ class TextTokenizer:
 
     Raises:
         FileNotFoundError: There is no such file.
+        WeightsError: The URL cannot be downloaded.
         ValueError: It is truncated, or no such model; the message says so on one line.
         ImportError: `sentencepiece` is not installed.
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = Path(path).expanduser()
+        self.path = resolve_weights(path) if is_url(path) else Path(path).expanduser()
         if not self.path.is_file():
             raise FileNotFoundError(f'no such text tokenizer: {self.path}')
         try:

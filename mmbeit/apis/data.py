@@ -1,6 +1,7 @@
 """What weights expect of an image: one data config for each model, and the one way to apply it."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,16 @@ from PIL import Image
 from torch import Tensor
 
 FULL_SIZE = 384  # from this size on nothing is cropped off, officially (unilm:beit/datasets.py)
+
+
+def steps_of(pipeline: Sequence) -> Iterator[dict]:
+    """The transforms of a pipeline, those within other ones included."""
+    for step in pipeline:
+        if isinstance(step, dict):
+            yield step
+            yield from steps_of(step.get('transforms', ()))
+        else:  # one of several alternatives
+            yield from steps_of(step)
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ class DataConfig:
             raise ValueError('the config has no mean and std: give it a data_preprocessor')
         statistics = dict(mean=preprocessor.mean, std=preprocessor.std)
         loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
-        steps = {step.type.rpartition('/')[2]: step for step in loader.dataset.pipeline} if loader else {}
+        steps = {re.split('[./]', step.type)[-1]: step for step in steps_of(loader.dataset.pipeline)} if loader else {}
         resize = steps.get('ResizeEdge') or steps.get('Resize')
         if resize is None:
             size = cfg.model.get('backbone', {}).get('img_size')
@@ -73,7 +84,7 @@ class DataConfig:
         if resize.get('keep_ratio'):  # of segmentation: the short side has that length, and nothing is cut off
             return cls(**statistics, size=min(edge), crop=1.0, interpolation=interpolation)
         if 'CenterCrop' not in steps:
-            size = edge[::-1] if resize.type == 'Resize' and not isinstance(edge, int) else edge  # mmcv: width first
+            size = edge[::-1] if '/' not in resize.type and not isinstance(edge, int) else edge  # mmcv: width first
             return cls(**statistics, size=size, crop=None, interpolation=interpolation)
         crop = steps['CenterCrop']
         size = crop.get('crop_size', crop.get('size'))

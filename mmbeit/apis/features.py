@@ -10,7 +10,7 @@ from mmbeit.apis.inferencer import Inferencer, Place, backbone_of, sized
 
 
 class FeatureExtractor(Inferencer):
-    """Features of pictures, of any model with the backbone of BEiT, at any size.
+    """Features of pictures, of any model with the backbone of BEiT or BEiT-3, at any size.
 
     A result is a dict of float32 tensors on the CPU, for a width D and a grid of h x w patches:
 

@@ -23,6 +23,7 @@ from mmbeit.apis.images import ImageError, list_images, read_image
 from mmbeit.apis.model import data_config_of, get_model
 from mmbeit.apis.progress import track
 from mmbeit.models.backbones.beit import BEiT
+from mmbeit.models.backbones.beit3 import BEiT3
 
 
 class Place(NamedTuple):
@@ -68,6 +69,16 @@ class Inferencer(ABC):
     def predict(self, images: list[Image.Image], places: list[Place], **options: Any) -> list[Any]:
         """Results for a batch of RGB pictures, which are from these places of the input."""
 
+    @staticmethod
+    def is_one(inputs: Any) -> bool:
+        """Whether this is one input, not many of them."""
+        return not isinstance(inputs, (list, tuple))
+
+    @staticmethod
+    def read(source: Any) -> Any:
+        """What `predict` gets a list of."""
+        return read_image(source)
+
     def __call__(self, inputs: Any, batch_size: int = 8, **options: Any) -> Any:
         """Run.
 
@@ -85,13 +96,13 @@ class Inferencer(ABC):
         """
         if isinstance(inputs, (str, os.PathLike)) and Path(inputs).is_dir():
             paths = list_images(inputs)
-            return dict(zip(map(str, paths), self(paths, batch_size, **options), strict=True))
-        if not isinstance(inputs, (list, tuple)):
-            return self._run([read_image(inputs)], [Place.of(0, inputs)], options)[0]
+            return dict(zip(map(str, paths), self(paths, batch_size=batch_size, **options), strict=True))
+        if self.is_one(inputs):
+            return self._run([self.read(inputs)], [Place.of(0, inputs)], options)[0]
         results, images, places = [None] * len(inputs), [], []
         for i, source in enumerate(track(inputs, len(inputs), type(self).__name__)):
             try:
-                images.append(read_image(source))
+                images.append(self.read(source))
                 places.append(Place.of(i, source))
             except ImageError as error:
                 warnings.warn(f'{error}; its result is None', stacklevel=2)
@@ -102,7 +113,7 @@ class Inferencer(ABC):
         return results
 
     @torch.no_grad()
-    def _run(self, images: list[Image.Image], places: list[Place], options: dict) -> list[Any]:
+    def _run(self, images: list, places: list[Place], options: dict) -> list[Any]:
         return self.predict(images, places, **options)
 
     def batch(self, images: list[Image.Image], data: DataConfig | None = None) -> Tensor:
@@ -127,15 +138,15 @@ def prepare_model(
     return model
 
 
-def backbone_of(model: nn.Module) -> BEiT:
-    """The BEiT backbone of a model.
+def backbone_of(model: nn.Module) -> BEiT | BEiT3:
+    """The backbone of a model.
 
     Raises:
         TypeError: It has another one, or none.
     """
-    backbone = model if isinstance(model, BEiT) else getattr(model, 'backbone', None)
-    if not isinstance(backbone, BEiT):
-        raise TypeError(f'{type(model).__name__} has no backbone of type mmbeit.BEiT')
+    backbone = model if isinstance(model, (BEiT, BEiT3)) else getattr(model, 'backbone', None)
+    if not isinstance(backbone, (BEiT, BEiT3)):
+        raise TypeError(f'{type(model).__name__} has no backbone of type mmbeit.BEiT or mmbeit.BEiT3')
     return backbone
 
 

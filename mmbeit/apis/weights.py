@@ -39,6 +39,10 @@ def is_offline() -> bool:
     return any(value.upper() in ('1', 'ON', 'YES', 'TRUE') for value in values)
 
 
+def is_url(source: str | os.PathLike) -> bool:
+    return str(source).startswith(('http://', 'https://'))
+
+
 def cached_path(url: str) -> Path:
     """Where the download of a URL is kept."""
     return cache_dir() / unquote(Path(urlparse(url).path).name)
@@ -60,7 +64,7 @@ def resolve_weights(source: str | os.PathLike, mirrors: Sequence[str] | None = N
         FileNotFoundError: There is no such local file.
         WeightsError: Every URL failed, or downloads are forbidden.
     """
-    if not str(source).startswith(('http://', 'https://')):
+    if not is_url(source):
         path = Path(source).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f'no such checkpoint: {path}')

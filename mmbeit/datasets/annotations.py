@@ -1,9 +1,11 @@
 """Annotation files, and one line that says in which entry of which file something is wrong."""
 
+import gc
 import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any
@@ -35,6 +37,18 @@ def read_json_lines(path: str | os.PathLike) -> list:
     """
     with Entries(path, 'line', get_text(path).strip().split('\n'), first=1) as lines:
         return [json.loads(line) for line in lines]
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    """Keep Python from searching millions of entries for cycles, which they do not have, again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Entries:

@@ -14,7 +14,7 @@ from mmengine.dataset import ConcatDataset as _ConcatDataset
 from mmengine.fileio import join_path
 
 from mmbeit.answers import normalize_word, read_answers
-from mmbeit.datasets.annotations import Entries, filled, image_paths, path_of, read_json, read_json_lines
+from mmbeit.datasets.annotations import Entries, collector_off, filled, image_paths, path_of, read_json, read_json_lines
 from mmbeit.datasets.samplers import SampleIndex
 from mmbeit.registry import DATASETS
 
@@ -40,6 +40,11 @@ class ImageTextDataset(BaseDataset):
     ):
         prefix = data_prefix if isinstance(data_prefix, dict) else dict(img_path=data_prefix)
         super().__init__(ann_file=ann_file, data_root=str(data_root), data_prefix=prefix, **kwargs)
+
+    def full_init(self) -> None:
+        """Read the annotations, unless that is done."""
+        with collector_off():
+            super().full_init()
 
     @property
     def img_prefix(self) -> str:
@@ -132,10 +137,11 @@ class VQAv2(ImageTextDataset):
         found = {}
         with Entries(self.ann_file, 'annotations', read_json(self.ann_file)) as annotations:
             for entry in annotations:
-                counts = Counter(answer['answer'] for answer in entry['answers'])
-                if not counts:
+                given = [answer['answer'] for answer in entry['answers']]
+                if not given:
                     raise ValueError('there are no answers')
-                info = dict(gt_answer=list(counts), gt_answer_weight=[n / counts.total() for n in counts.values()])
+                counts = Counter(given)
+                info = dict(gt_answer=list(counts), gt_answer_weight=[n / len(given) for n in counts.values()])
                 info.update((key, entry[key]) for key in ('question_type', 'answer_type') if key in entry)
                 found[entry['question_id']] = info
         return found
@@ -264,7 +270,7 @@ class KarpathyCaption(KarpathyDataset):
     """Captions to learn from, or images to write captions for.
 
     A sample has `img_path`, `image_id` and `gt_caption`: the caption, or in `test_mode` the list of all of the image.
-    mmpretrain's `COCOCaption` gives the same from the files of BLIP; here are the official arguments of BEiT-3.
+    mmpretrain's `COCOCaption` gives the same from the files of BLIP.
     """
 
     def load_data_list(self) -> list[dict]:

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmbeit.apis.data import DataConfig
 from mmbeit.apis.images import ImageError, read_image
 from mmbeit.models.backbones.beit import BEiT
+from mmbeit.models.backbones.beit3 import BEiT3
 from mmbeit.probing.images import LabelledImages
 
 
@@ -33,7 +34,7 @@ def patches(tokens: Tensor) -> Tensor:
 
 
 def after_blocks(
-    backbone: BEiT, x: Tensor, blocks: Sequence[int], function: Callable[[Tensor], Tensor]
+    backbone: BEiT | BEiT3, x: Tensor, blocks: Sequence[int], function: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
     """Apply a function to the tokens after some blocks.
 
@@ -46,10 +47,11 @@ def after_blocks(
         function: Takes tokens (B, 1 + N, D).
     """
     outs = []
-    hooks = [
-        backbone.blocks[i].register_forward_hook(lambda _block, _inputs, tokens: outs.append(function(tokens)))
-        for i in blocks
-    ]
+
+    def keep(_block: nn.Module, _inputs: tuple, out: Tensor | tuple) -> None:
+        outs.append(function(out if isinstance(out, Tensor) else out[0]['vision']))  # of BEiT, or of BEiT-3
+
+    hooks = [backbone.blocks[i].register_forward_hook(keep) for i in blocks]
     try:
         backbone.block_tokens(x, None, [max(blocks)])
     finally:
@@ -86,7 +88,7 @@ class Extractor:
         amp: Whether to run under bfloat16 autocast.
     """
 
-    backbone: BEiT
+    backbone: BEiT | BEiT3
     data: DataConfig
     amp: bool = False
 
@@ -123,7 +125,7 @@ class Extractor:
         return dict(weights=fingerprint(self.backbone), data=asdict(self.data), amp=self.amp)
 
 
-def fingerprint(backbone: BEiT) -> str:
+def fingerprint(backbone: BEiT | BEiT3) -> str:
     """A hash of the weights of a backbone, and of what a state dict does not show."""
     digest = hashlib.sha256(repr((backbone.patch_size, backbone.blocks[0].attn.num_heads)).encode())
     for name, tensor in sorted(backbone.state_dict().items()):

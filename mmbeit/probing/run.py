@@ -13,6 +13,7 @@ from mmbeit.apis.data import DataConfig
 from mmbeit.apis.inferencer import backbone_of, prepare_model, sized
 from mmbeit.apis.model import data_config_of
 from mmbeit.models.backbones.beit import BEiT
+from mmbeit.models.backbones.beit3 import BEiT3
 from mmbeit.models.target_generators.vqkd import VQKDEncoder
 from mmbeit.probing.attentive import AttentiveProbe
 from mmbeit.probing.cache import cached_features
@@ -87,8 +88,8 @@ def probe(
     """Measure what the features of a frozen backbone are worth, block by block.
 
     Args:
-        model: A model with the backbone of BEiT, such a backbone, or VQ-KD or its tokenizer, whose encoder is probed;
-            or what :func:`mmbeit.get_model` takes.
+        model: A model with the backbone of BEiT or BEiT-3, such a backbone, or VQ-KD or its tokenizer, whose encoder
+            is probed; or what :func:`mmbeit.get_model` takes.
         train: A folder of class folders; or a folder and a list with a line `NAME LABEL` for each image.
         val: Likewise. Nothing is learned from these images, and nothing chosen.
         probes: What to measure, see the classes. An attentive probe without a block takes the best one of the linear
@@ -168,7 +169,7 @@ def probe(
     )
 
 
-def backbone_and_data(model: nn.Module, data: DataConfig | None = None) -> tuple[BEiT, DataConfig]:
+def backbone_and_data(model: nn.Module, data: DataConfig | None = None) -> tuple[BEiT | BEiT3, DataConfig]:
     """The backbone of a model, and what it expects of an image.
 
     Args:
@@ -187,7 +188,7 @@ def backbone_and_data(model: nn.Module, data: DataConfig | None = None) -> tuple
     return vqkd.encoder, replace(data or data_config_of(model), mean=mean, std=std)
 
 
-def _prepared(probe: Probe, before: Sequence[Probe], backbone: BEiT) -> Probe:
+def _prepared(probe: Probe, before: Sequence[Probe], backbone: BEiT | BEiT3) -> Probe:
     """A probe with what it takes from the backbone; those before it may choose its block."""
     if not isinstance(probe, AttentiveProbe):
         return probe

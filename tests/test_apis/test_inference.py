@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from builders import TINY, tiny_beit, tiny_classifier, tiny_mim
+from builders_beit3 import tiny_beit3
 from PIL import Image
 from torch import nn
 
@@ -185,6 +186,9 @@ def test_features_of_a_bare_backbone_and_of_another():
     result = FeatureExtractor(backbone, data=DATA)(picture())
     torch.testing.assert_close(result['cls_token'], backbone(DATA([picture()]))[-1][0])
     assert result['maps'].shape == (1, 24, 4, 4)
+    backbone = tiny_beit3(out_type='avg_featmap')
+    result = FeatureExtractor(backbone, data=DATA)(picture())
+    torch.testing.assert_close(result['pooled'], backbone(DATA([picture()]))[-1][0])
     with pytest.raises(TypeError, match='Linear has no backbone of type mmbeit.BEiT'):
         FeatureExtractor(nn.Linear(2, 2), data=DATA)(picture())
 

@@ -1,5 +1,6 @@
 """Recipes of BEiT-3 against the official numbers (unilm:beit3/get_started/, optim_factory.py, README.md)."""
 
+import re
 from collections import Counter
 from math import cos, pi
 
@@ -8,25 +9,34 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
+from PIL import Image
 from test_configs.recipes import HALF, IMAGENET, VISION_LANGUAGE, model_of, read, recipes_of, schedulers, statistics
 from torch import nn
 
 from mmbeit.archs import resolve_arch
+from mmbeit.text_tokenizer import OFFICIAL as TOKENIZER
 
+RELEASE = 'https://github.com/addf400/files/releases/download/beit3'
 # name: processes x batch, lr, layer decay, epochs, warm-up, weight decay, drop path, image size
 OFFICIAL = {
     'base-p16_beit3-pre_8xb128-coslr-50e_in1k': (1024, 7e-4, 0.65, 50, 5, 0.05, 0.15, 224),
+    'base-p16_beit3-indomain-pre_8xb128-coslr-50e_in1k': (1024, 7e-4, 0.65, 50, 5, 0.05, 0.15, 224),
     'large-p16_beit3-pre_8xb128-coslr-50e_in1k': (1024, 2e-4, 0.8, 50, 5, 0.05, 0.25, 224),
+    'large-p16_beit3-indomain-pre_8xb128-coslr-50e_in1k': (1024, 2e-4, 0.8, 50, 5, 0.05, 0.25, 224),
     'base-p16_beit3-pre_8xb16-coslr-10e_vqav2-480px': (128, 3e-5, 1.0, 10, 1, 0.01, 0.1, 480),
+    'base-p16_beit3-indomain-pre_8xb16-coslr-10e_vqav2-480px': (128, 3e-5, 1.0, 10, 1, 0.01, 0.1, 480),
     'large-p16_beit3-pre_8xb16-coslr-10e_vqav2-480px': (128, 2e-5, 1.0, 10, 1, 0.01, 0.15, 480),
+    'large-p16_beit3-indomain-pre_8xb16-coslr-10e_vqav2-480px': (128, 2e-5, 1.0, 10, 1, 0.01, 0.15, 480),
     'large-p16_beit3-indomain-pre_8xb16-coslr-10e_vqav2-vgqa-768px': (128, 2e-5, 1.0, 10, 1, 0.01, 0.15, 768),
     'base-p16_beit3-pre_8xb32-coslr-20e_nlvr2': (256, 7e-4, 0.65, 20, 5, 0.2, 0.2, 224),
     'base-p16_beit3-indomain-pre_8xb32-coslr-20e_nlvr2': (256, 5e-4, 0.65, 20, 5, 0.2, 0.2, 224),
     'large-p16_beit3-pre_8xb32-coslr-20e_nlvr2': (256, 3e-4, 0.85, 20, 5, 0.2, 0.2, 224),
     'large-p16_beit3-indomain-pre_8xb32-coslr-20e_nlvr2': (256, 1e-4, 0.85, 20, 5, 0.2, 0.2, 224),
     'base-p16_beit3-pre_8xb32-coslr-10e_coco-caption-480px': (256, 4e-5, 1.0, 10, 1, 0.05, 0.1, 480),
+    'base-p16_beit3-indomain-pre_8xb32-coslr-10e_coco-caption-480px': (256, 4e-5, 1.0, 10, 1, 0.05, 0.1, 480),
     'large-p16_beit3-pre_8xb32-coslr-10e_coco-caption-480px': (256, 8e-6, 1.0, 10, 1, 0.05, 0.1, 480),
     'base-p16_beit3-pre_8xb32-coslr-10e_nocaps-480px': (256, 1e-5, 1.0, 10, 1, 0.05, 0.1, 480),
+    'base-p16_beit3-indomain-pre_8xb32-coslr-10e_nocaps-480px': (256, 1e-5, 1.0, 10, 1, 0.05, 0.1, 480),
     'large-p16_beit3-pre_8xb32-coslr-10e_nocaps-480px': (256, 8e-6, 1.0, 10, 1, 0.05, 0.1, 480),
     'base-p16_beit3-itc-pre_16xb192-coslr-15e_coco-retrieval-384px': (3072, 2e-4, 0.65, 15, 3, 0.05, 0.2, 384),
     'large-p16_beit3-itc-pre_32xb96-coslr-15e_coco-retrieval-384px': (3072, 5e-5, 0.85, 15, 3, 0.05, 0.2, 384),
@@ -36,6 +46,32 @@ OFFICIAL = {
     'base-p16_beit3-pre_32xb512-coslr-5e_itc': (16384, 3e-5, 0.95, 5, 1, 0.05, 0.3, 224),
     'large-p16_beit3-pre_32xb512-coslr-5e_itc': (16384, 3e-5, 0.95, 5, 1, 0.05, 0.3, 224),
 }
+
+
+@pytest.mark.parametrize('name', VISION_LANGUAGE)
+def test_weights_to_start_from_are_those_that_the_name_says(name):
+    cfg, arch = read(name), 'base' if 'base' in name else 'large'
+    kind = {'indomain-pre': '_indomain', 'itc-pre': '_itc', 'pre': ''}[re.search(r'beit3-([a-z-]+)_\d', name)[1]]
+    init = cfg.model.init_cfg if 'init_cfg' in cfg.model else cfg.model.backbone.init_cfg
+    assert init.checkpoint == f'{RELEASE}/beit3_{arch}{kind}_patch16_224.pth' and cfg.model.backbone.arch == arch
+    assert ('prefix' in init) == (cfg.model.type == 'mmbeit.FusionEncoder'), 'heads of pretraining are of use'
+
+
+@pytest.mark.parametrize('arch', ['base', 'large'])
+def test_segmentation_is_that_of_beit_v2_with_another_backbone(arch):
+    cfg = read(f'beit3-{arch}-p16_beit3-pre_upernet_8xb2-160k_ade20k-512x512')
+    theirs = read(f'beit-{arch}-p16_beitv2-1600e-pre_upernet_8xb2-160k_ade20k-512x512')
+    for key in ('optim_wrapper', 'param_scheduler', 'train_dataloader', 'val_dataloader', 'train_cfg'):
+        assert cfg[key] == theirs[key]
+    ours, backbone = cfg.model.to_dict(), theirs.model.backbone
+    assert {**ours, 'backbone': None} == {**theirs.model.to_dict(), 'backbone': None}
+    for key in ('out_indices', 'drop_path_rate', 'arch', 'img_size', 'out_type'):
+        assert ours['backbone'][key] == backbone[key]
+    with torch.device('meta'):
+        model = model_of(f'beit3-{arch}-p16_beit3-pre_upernet_8xb2-160k_ade20k-512x512')
+        maps = model.neck(model.backbone(torch.zeros(1, 3, 64, 64)))
+    width = model.backbone.embed_dims
+    assert [tuple(x.shape[1:]) for x in maps] == [(width, 64 // stride, 64 // stride) for stride in (4, 8, 16, 32)]
 
 
 def test_every_recipe_is_compared():
@@ -70,7 +106,7 @@ def test_numbers_are_the_official_ones(name):
 @pytest.mark.parametrize('name', VISION_LANGUAGE)
 def test_images_with_texts_are_augmented_as_officially(name):
     cfg, said = read(name), OFFICIAL[name.removeprefix('beit3-')]
-    assert statistics(cfg) == HALF
+    assert statistics(cfg) == HALF and cfg.tokenizer == TOKENIZER
     dataset = cfg.train_dataloader.dataset
     for pipeline in [part.pipeline for part in dataset.datasets] if 'datasets' in dataset else [dataset.pipeline]:
         steps = {step.type: step for step in pipeline}
@@ -93,6 +129,33 @@ def test_images_with_texts_are_augmented_as_officially(name):
         assert cfg[loader].dataset.test_mode
 
 
+@pytest.mark.parametrize('name', [name for name in VISION_LANGUAGE if 'base' in name and '-indomain-' not in name])
+def test_evaluated_images_are_those_of_torchvision(name, tmp_path):
+    from mmengine.registry import MODELS, TRANSFORMS
+    from torchvision import transforms
+
+    cfg = read(name)
+    side = cfg.model.backbone.img_size
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 41, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((611, 450)).save(tmp_path / 'image.jpg')
+    steps = cfg.test_dataloader.dataset.pipeline
+    steps = steps[0].transforms if 'ApplyToList' in steps[0].type else steps
+    results = dict(img_path=str(tmp_path / 'image.jpg'))
+    for step in (*steps[:2], dict(type='PackInputs')):
+        results = TRANSFORMS.build(step)(results)
+    preprocessor = MODELS.build(dict(cfg.data_preprocessor, type='MultiModalDataPreprocessor'))
+    ours = preprocessor(dict(inputs=results['inputs'][None]))['images'][0]
+    official = transforms.Compose(
+        [
+            transforms.Resize((side, side), interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.ToTensor(),
+            transforms.Normalize([0.5] * 3, [0.5] * 3),
+        ]
+    )
+    with Image.open(tmp_path / 'image.jpg') as image:
+        torch.testing.assert_close(ours, official(image.convert('RGB')), rtol=0, atol=1e-6)
+
+
 def test_captions_drop_the_worst_words_after_step_12000():
     for name in VISION_LANGUAGE:
         hooks = [hook for hook in read(name).custom_hooks if hook.type == 'mmbeit.SwitchHook']
@@ -106,8 +169,8 @@ def test_captions_drop_the_worst_words_after_step_12000():
 
 
 def test_imagenet_has_its_own_statistics_and_the_whole_short_side():
-    for name in ('beit3-base-p16_beit3-pre_8xb128-coslr-50e_in1k', 'beit3-large-p16_beit3-pre_8xb128-coslr-50e_in1k'):
-        cfg = read(name)
+    for name in (name for name in OFFICIAL if name.endswith('_in1k')):
+        cfg = read(f'beit3-{name}')
         assert statistics(cfg) == IMAGENET and cfg.val_dataloader == cfg.test_dataloader
         steps = {step.type: step for step in cfg.val_dataloader.dataset.pipeline}
         assert steps['ResizeEdge'].scale == steps['CenterCrop'].crop_size == 224

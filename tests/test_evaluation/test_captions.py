@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from mmengine.evaluator import Evaluator
+from processes import run_ranks
 
 from mmbeit.evaluation import captions
 from mmbeit.evaluation.captions import CaptionScores, read_references, score_captions, split_words, split_words_by_ptb
@@ -142,3 +143,38 @@ def test_submission_has_every_image_once(tmp_path):
     assert json.loads(path.read_text()) == [dict(image_id=i, caption=f'caption {i}') for i in (4, 7)]
     with pytest.raises(ValueError, match=r"file_path 'out.txt' does not end in .json"):
         Evaluator(dict(type='mmbeit.ReportCaptions', file_path='out.txt'))
+
+
+def test_two_processes_score_what_one_does(written, tmp_path):
+    """Each has half of the images; the sampler hands the first one out twice, as mmengine's does to fill up."""
+    predicted, references = written
+    ann_file = write_references(tmp_path / 'gt.json', {i: references[i] for i in range(11)})
+    code = f"""
+    import json, mmbeit
+    from mmengine.evaluator import Evaluator
+    evaluator = Evaluator([
+        dict(type='mmbeit.CaptionScores', ann_file={ann_file!r}, tokenizer='words'),
+        dict(type='mmbeit.ReportCaptions', file_path=str(folder / 'out.json')),
+        dict(type='mmbeit.VQAAccuracy'),
+        dict(type='mmbeit.VQAScore'),
+    ])
+    captions = {predicted!r}
+    for i in [*range(11), 0][rank::2]:
+        vqa = dict(pred_answer='a', gt_answer=['a' if i % 3 else 'b'], pred_label=0)
+        vqa['gt_score'] = torch.tensor([i / 10, 1.0])
+        evaluator.process([dict(image_id=i, pred_caption=captions[i], **vqa)])
+    (folder / f'{{rank}}.json').write_text(json.dumps(evaluator.evaluate(11)))
+    """
+    run_ranks(code, 2, tmp_path)
+    metrics = [json.loads((tmp_path / f'{rank}.json').read_text()) for rank in range(2)]
+    assert metrics[0] == metrics[1]
+    kept = {i: predicted[i] for i in range(11)}
+    scores = score_captions(kept, references, ('BLEU', 'ROUGE_L', 'CIDEr'), split_words)
+    assert metrics[0] == pytest.approx(
+        {
+            **{f'caption/{name}': value for name, value in scores.items()},
+            'vqa/accuracy': 100 * 7 / 11,
+            'vqa/score': 50.0,
+        }
+    )
+    assert [entry['image_id'] for entry in json.loads((tmp_path / 'out.json').read_text())] == list(range(11))

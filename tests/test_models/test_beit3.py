@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 
 from mmbeit.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from mmbeit.layers.attn_bias import caption_bias
+from mmbeit.layers.embeddings import remove_padding
 from mmbeit.models import BEiT3
 
 close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
@@ -243,6 +244,17 @@ def test_every_out_type_is_a_view_of_the_raw_tokens():
     mean = tokens[:, 1:].mean(dim=1)
     normed = torch.nn.functional.layer_norm(mean, (24,), model.fc_norm.weight, model.fc_norm.bias, eps=1e-5)
     close(outs['avg_featmap'], normed)
+
+
+@torch.no_grad()
+def test_maps_of_any_image_cover_it_without_the_padding():
+    model = tiny_beit3(out_type='featmap', out_indices=(0, -1))
+    x = images(28, 22)
+    padded = torch.nn.functional.pad(x, (0, 2, 0, 4))
+    for found, of_padded in zip(model(x), model(padded), strict=True):
+        assert found.shape == of_padded.shape == (2, 24, 4, 3)
+        assert torch.equal(found, remove_padding(of_padded, (28, 22), 8))
+        assert not torch.equal(found, of_padded)
 
 
 @torch.no_grad()

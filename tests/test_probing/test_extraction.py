@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from builders import tiny_beit, tiny_classifier, tiny_mim
+from builders_beit3 import tiny_beit3
 from PIL import Image
 from torch import nn
 
@@ -38,8 +39,11 @@ def test_pooled_features_are_those_of_the_official_probe(final_norm):
 
 @pytest.mark.parametrize('block', [0, 2, 3])
 @pytest.mark.parametrize('size', [32, (40, 24)])
-def test_patches_are_those_of_the_backbone(block, size):
-    backbone = tiny_beit()
+@pytest.mark.parametrize('build', [tiny_beit, tiny_beit3])
+def test_patches_are_those_of_the_backbone(build, block, size):
+    backbone = build()
+    block = min(block, len(backbone.blocks) - 1)
+    backbone.norm = nn.Identity()
     data = DATA.at_size(size)
     images = torch.randint(0, 256, (2, 3, *data.size), dtype=torch.uint8)
     extractor = Extractor(backbone, data)

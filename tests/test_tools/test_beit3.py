@@ -170,6 +170,45 @@ def test_retrieval_is_trained_and_searches_all_images_and_texts(run, texts, tmp_
     assert metrics == pytest.approx(recall_by_hand(texts, tmp_path, data), abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('tokenizer={root}/none.spm', 'no such text tokenizer: {root}/none.spm'),
+        ('tokenizer={root}/texts.txt', 'cannot read {root}/texts.txt: it is truncated, or no model of SentencePiece'),
+        ('answers={root}/none.txt', 'no such file of answers: {root}/none.txt'),
+        ('answers={root}/texts.txt', '{root}/texts.txt, line 1: expected an answer with label 0'),
+        (
+            'data_root={root}/none',
+            'no such folder: {root}/none/train2014, named by train_dataloader.dataset.datasets.0',
+        ),
+        (
+            'train_dataloader.dataset.datasets.0.question_file=none.json',
+            'no such file: {root}/vqav2/none.json, named by train_dataloader.dataset.datasets.0.question_file',
+        ),
+        (
+            'train_dataloader.dataset.datasets.0.question_file=answer2label.txt',
+            'train_dataloader: {root}/vqav2/answer2label.txt is no JSON',
+        ),
+        (
+            'train_dataloader.dataset.datasets.0.ann_file=v2_OpenEnded_mscoco_train2014_questions.json',
+            'v2_OpenEnded_mscoco_train2014_questions.json has no list of annotations',
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_line_before_training(texts, tmp_path, capsys, option, message):
+    root, tokenizer = texts
+    config = tmp_path / 'tiny.py'
+    recipe = 'beit3-base-p16_beit3-pre_8xb16-coslr-10e_vqav2-480px'
+    config.write_text(CHILD.format(root=ROOT, recipe=recipe, vocab_size=tokenizer.vocab_size))
+    options = {'data_root': f'{root}/vqav2', 'tokenizer': str(tokenizer.path), 'model.head.num_classes': '5'}
+    key, _, value = option.format(root=root).partition('=')
+    options[key] = value
+    with pytest.raises(SystemExit):
+        call_tool('train', config, '--work-dir', tmp_path, '--cfg-options', *(f'{k}={v}' for k, v in options.items()))
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert len(error) == 1 and message.format(root=root) in error[0]
+
+
 def recall_by_hand(texts, tmp_path, data: str) -> dict[str, float]:
     """The same numbers: four images of the test with three texts each, compared one by one."""
     from mmengine.config import Config

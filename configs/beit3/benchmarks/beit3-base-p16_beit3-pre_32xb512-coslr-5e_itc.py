@@ -4,7 +4,7 @@
 # Cost: 222 M parameters, 21.6 GFLOPs a pair forward.
 # Officially on all pairs of the pretraining. Which and how many are not published for these sizes, and so these are the
 # pairs of COCO: put your own into train_dataloader.dataset. The numbers are those of the giant model of the paper
-# (https://arxiv.org/abs/2208.10442, appendix). No result is published.
+# (https://arxiv.org/abs/2208.10442, appendix). No result is published; not measured here.
 _base_ = [
     '../../_base_/models/beit3-base-p16_retrieval.py',
     '../../_base_/datasets/coco_retrieval.py',

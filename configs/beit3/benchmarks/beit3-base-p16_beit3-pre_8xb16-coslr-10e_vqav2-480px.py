@@ -2,7 +2,7 @@
 # Run: tools/dist_train.sh configs/beit3/benchmarks/beit3-base-p16_beit3-pre_8xb16-coslr-10e_vqav2-480px.py 8
 #      --cfg-options model.backbone.init_cfg.checkpoint=PATH   where the weights are elsewhere
 # Cost: 228 M parameters, 92.8 GFLOPs a question with its image forward.
-# Expect 77.65 % on test-dev, 78.46 from the weights of beit3_base_indomain (unilm:beit3/README.md); not measured here.
+# Expect 77.65 % on test-dev (unilm:beit3/README.md); not measured here.
 _base_ = [
     '../../_base_/models/beit3-base-p16_vqa.py',
     '../../_base_/datasets/vqav2.py',

@@ -2,7 +2,7 @@
 # Run: tools/dist_train.sh configs/beit3/benchmarks/beit3-base-p16_beit3-pre_8xb32-coslr-10e_nocaps-480px.py 8
 #      --cfg-options model.init_cfg.checkpoint=PATH   where the weights are elsewhere
 # Cost: 271 M parameters, 96.4 GFLOPs an image with 64 words forward.
-# Expect CIDEr 104.4 on val, 105.6 from the weights of beit3_base_indomain (unilm:beit3/README.md); not measured here.
+# Expect CIDEr 104.4 on val (unilm:beit3/README.md); not measured here.
 _base_ = [
     '../../_base_/models/beit3-base-p16_captioner.py',
     '../../_base_/datasets/nocaps.py',

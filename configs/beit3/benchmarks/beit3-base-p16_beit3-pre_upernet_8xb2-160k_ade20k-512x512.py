@@ -3,7 +3,7 @@
 #      --cfg-options model.backbone.init_cfg.checkpoint=PATH   where the weights are elsewhere
 # Cost: 163 M parameters, 122 GFLOPs an image of 512 x 512 pixels without its decoder forward.
 # No such model of this size is published, and how to train one is not either: the numbers are those of BEiT v2. The
-# paper has 62.0 % mIoU, of the giant model with another decoder (https://arxiv.org/abs/2208.10442).
+# paper has 62.0 % mIoU, of the giant model with another decoder (https://arxiv.org/abs/2208.10442); not measured here.
 _base_ = [
     '../../_base_/models/upernet_beit-base-p16.py',
     '../../_base_/datasets/ade20k.py',

@@ -2,7 +2,7 @@
 # Run: tools/dist_train.sh configs/beit3/benchmarks/beit3-large-p16_beit3-pre_8xb16-coslr-10e_vqav2-480px.py 8
 #      --cfg-options model.backbone.init_cfg.checkpoint=PATH   where the weights are elsewhere
 # Cost: 683 M parameters, 327 GFLOPs a question with its image forward.
-# Expect 81.85 % on test-dev, 82.53 from the weights of beit3_large_indomain (unilm:beit3/README.md); not measured here.
+# Expect 81.85 % on test-dev (unilm:beit3/README.md); not measured here.
 _base_ = 'beit3-base-p16_beit3-pre_8xb16-coslr-10e_vqav2-480px.py'
 lr = 2e-5
 model = dict(

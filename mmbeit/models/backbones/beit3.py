@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from mmbeit.archs import resolve_arch
 from mmbeit.checkpoint.backbone import BEIT3, TEXT_STEM, check_backbone, naming_files, rename_backbone
 from mmbeit.layers.attn_bias import padding_bias
-from mmbeit.layers.embeddings import PatchEmbed, substitute_masked
+from mmbeit.layers.embeddings import PatchEmbed, pad_to_patches, remove_padding, substitute_masked
 from mmbeit.layers.init import init_subln_, init_transformer_, trunc_normal_
 from mmbeit.layers.multiway import EPS, MODALITIES, KeyValue, Multiway, MultiwayBlock, Streams
 from mmbeit.layers.position import Grid, resize_abs_pos_embed, square_grid
@@ -60,7 +60,7 @@ class BEiT3(BaseModule):
 
     For its vision alone it is a backbone like any other: `forward` takes images and gives features. `encode` takes
     images, texts, or both. Images of any size that is a whole number of patches are accepted, without reloading: the
-    table of their positions is resized bicubically.
+    table of their positions is resized bicubically. For `out_type='featmap'` any size is.
 
     Args:
         arch: Name of a size ('base' and 'large' as released, 'giant' as in the paper, which has patches of 14, and
@@ -157,15 +157,31 @@ class BEiT3(BaseModule):
         Returns:
             One tensor for each of `out_indices`, in the order of the blocks, of the form that `out_type` says.
         """
+        size = x.shape[-2:]
+        if self.out_type == 'featmap':
+            x = pad_to_patches(x, self.patch_size)
         grid = x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size
+        return tuple(self._format(tokens, grid, size) for tokens in self.block_tokens(x, mask, self.out_indices))
+
+    def block_tokens(self, x: Tensor, mask: Tensor | None, indices: Sequence[int]) -> list[Tensor]:
+        """All tokens of images after some blocks, whatever `out_indices` and `out_type` are.
+
+        Args:
+            x: As for :meth:`forward`.
+            mask: As for :meth:`forward`.
+            indices: Blocks, 0-based.
+
+        Returns:
+            (B, 1 + h*w, D) for each of them, in the order of the blocks; the last block's are normalised by
+            `final_norm`.
+        """
         streams = {'vision': self.embed_images(x, mask)}
         outs = []
-        for i in range(max(self.out_indices) + 1):
+        for i in range(max(indices) + 1):
             streams, _ = self._run(self.blocks[i], streams)
-            if i in self.out_indices:
-                tokens = self.norm(streams) if i == len(self.blocks) - 1 else streams
-                outs.append(self._format(tokens['vision'], grid))
-        return tuple(outs)
+            if i in indices:
+                outs.append((self.norm(streams) if i == len(self.blocks) - 1 else streams)['vision'])
+        return outs
 
     def encode(
         self,
@@ -223,6 +239,11 @@ class BEiT3(BaseModule):
         streams = self.norm(streams)
         return EncoderOutput(streams.get('vision'), streams.get('text'), None if cache is None else presents)
 
+    @property
+    def max_text_length(self) -> int:
+        """Most tokens of a text."""
+        return len(self.text_pos_embed) - NUM_UNUSED
+
     def num_vision_tokens(self, images: Tensor) -> int:
         """Class token and patches of images (..., height, width)."""
         return 1 + (images.shape[-2] // self.patch_size) * (images.shape[-1] // self.patch_size)
@@ -243,10 +264,9 @@ class BEiT3(BaseModule):
     def embed_text(self, ids: Tensor, padding_mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """Tokens (B, T, D) before the first block; arguments as for :meth:`encode`."""
         self._check_modality('text')
-        longest = len(self.text_pos_embed) - NUM_UNUSED
         if positions is None:
-            if ids.shape[1] > longest:
-                raise ValueError(f'a text of {ids.shape[1]} tokens, there are positions for {longest}')
+            if ids.shape[1] > self.max_text_length:
+                raise ValueError(f'a text of {ids.shape[1]} tokens, there are positions for {self.max_text_length}')
             positions = self.text_pos_embed[NUM_UNUSED : NUM_UNUSED + ids.shape[1]]
         else:
             positions = self.text_pos_embed[NUM_UNUSED + positions]
@@ -305,14 +325,14 @@ class BEiT3(BaseModule):
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
 
-    def _format(self, x: Tensor, grid: Grid) -> Tensor:
+    def _format(self, x: Tensor, grid: Grid, size: Sequence[int]) -> Tensor:
         match self.out_type:
             case 'raw':
                 return x
             case 'cls_token':
                 return x[:, 0]
             case 'featmap':
-                return x[:, 1:].transpose(1, 2).unflatten(2, grid)
+                return remove_padding(x[:, 1:].transpose(1, 2).unflatten(2, grid), size, self.patch_size)
             case 'avg_featmap':
                 return self.fc_norm(x[:, 1:].mean(dim=1))
 
