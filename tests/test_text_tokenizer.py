@@ -95,6 +95,17 @@ def test_an_empty_text_is_refused(tokenizer, text):
         tokenizer.encode(text)
 
 
+@pytest.mark.parametrize('text', ['', '  ', ['a man', '']])
+def test_empty_texts_may_be_skipped(tokenizer, text):
+    results = dict(text=text, text_path='texts.txt, byte 7')
+    with pytest.raises(ValueError, match='is empty'):
+        TokenizeText(tokenizer).transform(results)
+    with pytest.warns(UserWarning, match=r"texts.txt, byte 7: the text '.*' is empty; another sample takes its place"):
+        assert TokenizeText(tokenizer, on_error='skip').transform(results) is None
+    with pytest.raises(ValueError, match=r"on_error 'stop' is not one of \('raise', 'skip'\)"):
+        TokenizeText(tokenizer, on_error='stop')
+
+
 def test_a_length_without_place_for_text_is_refused(tokenizer):
     with pytest.raises(ValueError, match='max_length 2 leaves no place for text'):
         tokenizer.encode('man', max_length=2)

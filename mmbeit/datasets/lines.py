@@ -4,12 +4,15 @@ import json
 import mmap
 import os
 import warnings
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from filelock import FileLock
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
@@ -24,8 +27,8 @@ LARGE = 2**30  # bytes of a file whose indexing is announced
 class LineFile:
     """Lines of a file, without the blank ones, each read from the file when it is asked for.
 
-    Where they begin is found once and written to a file `<name>.index`, of eight bytes a line, which every process
-    maps into its memory. It is written again when the file has changed.
+    Where they begin is found once, by one process, and written to a file `<name>.index`, of eight bytes a line, which
+    every process maps into its memory. It is written again when the file has changed.
 
     Args:
         path: The file, UTF-8.
@@ -40,17 +43,17 @@ class LineFile:
         self.path = Path(path)
         if not self.path.is_file():
             raise FileNotFoundError(f'no such file: {self.path}')
-        folder = self.path.parent if index_dir is None else Path(index_dir)
-        self.index_path = folder / f'{self.path.name}.index'
+        self.index_path = self.path.with_name(f'{self.path.name}.index')
+        if index_dir is not None:  # where files of other folders, of the same name, may have theirs
+            place = zlib.crc32(os.fsencode(self.path.resolve().parent))
+            self.index_path = Path(index_dir, f'{self.path.name}.{place:08x}.index')
         self._content = self._offsets = None
-        stat = self.path.stat()
-        header = [stat.st_size, stat.st_mtime_ns]
-        if not (self.index_path.is_file() and np.fromfile(self.index_path, '<u8', HEADER).tolist() == header):
-            if stat.st_size >= LARGE:
-                print_log(f'looking for the lines of {self.path} ({stat.st_size / LARGE:.0f} GiB), once', 'current')
+        if not self._is_indexed():
             try:
-                folder.mkdir(parents=True, exist_ok=True)
-                write_whole(self.index_path, lambda file: self._write_index(file, header))
+                self.index_path.parent.mkdir(parents=True, exist_ok=True)
+                with FileLock(f'{self.index_path}.lock'):  # all processes of a run want it now
+                    if not self._is_indexed():
+                        write_whole(self.index_path, self._write_index)
             except OSError as error:
                 raise ValueError(
                     f'cannot write {self.index_path}: {error.strerror}; index_dir names another folder for it'
@@ -58,7 +61,18 @@ class LineFile:
         if not len(self):
             raise ValueError(f'{self.path} has no lines')
 
-    def _write_index(self, file, header: list[int]) -> None:
+    def _header(self) -> list[int]:
+        stat = self.path.stat()
+        return [stat.st_size, stat.st_mtime_ns]
+
+    def _is_indexed(self) -> bool:
+        path = self.index_path
+        return path.is_file() and np.fromfile(path, '<u8', HEADER).tolist() == self._header()
+
+    def _write_index(self, file: BinaryIO) -> None:
+        header = self._header()
+        if header[0] >= LARGE:
+            print_log(f'looking for the lines of {self.path} ({header[0] / LARGE:.0f} GiB), once', 'current')
         file.write(np.array(header, '<u8').tobytes())
         for offsets in self._scan():
             file.write(offsets.astype('<u8').tobytes())

@@ -1,5 +1,6 @@
 """Samplers from which the seed of every sample's augmentation follows, and the number of the epoch."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from itertools import count
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.logging import print_log
 from torch.utils.data import Dataset, Sampler
 
 from mmbeit.registry import DATA_SAMPLERS
@@ -84,6 +86,7 @@ class MixtureSampler(Sampler):
         if not hasattr(dataset, 'process'):
             raise TypeError(f'MixtureSampler is for the data set mmbeit.Mixture, not for {type(dataset).__name__}')
         dataset.process = Process(sync_random_seed() if seed is None else seed, *get_dist_info())
+        self.dataset = dataset
         self.start = 0
 
     def __iter__(self) -> Iterator[int]:
@@ -92,6 +95,13 @@ class MixtureSampler(Sampler):
     def skip(self, num_samples: int) -> None:
         """Begin after so many samples; mmengine's loop calls it when a run is resumed."""
         self.start = num_samples
+        if begun := [name for name, places in self.dataset.places.items() if num_samples and not places]:
+            print_log(
+                f'the shards of {", ".join(begun)} are read from the first one on: no mmbeit.StreamHook among '
+                'custom_hooks has kept their places',
+                'current',
+                logging.WARNING,
+            )
 
     def __len__(self) -> int:
         return sys.maxsize  # mmengine wants a number, for schedules by epoch, of which there are none

@@ -6,6 +6,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from mmengine.dataset import Compose
@@ -64,7 +65,7 @@ class Shards:
             which has to divide it.
 
     Raises:
-        ValueError: There is neither an image nor a text, or a number is not positive.
+        ValueError: There is neither an image nor a text, there are no shards, or a number is not positive.
         ImportError: `webdataset` is not installed.
     """
 
@@ -89,11 +90,22 @@ class Shards:
         if image is None and text is None:
             raise ValueError('image and text are both None: expected extensions of one of them, or of both')
         self.urls = [url for spec in ([shards] if isinstance(shards, str) else shards) for url in expand_urls(spec)]
+        if not self.urls:
+            raise ValueError('shards names no shard')
         self.pipeline = Compose(pipeline)
         self.image = image
         self.text = text
         self.block = block
         self.num_streams = num_streams
+
+    def full_init(self) -> None:
+        """Look whether there are shards.
+
+        Raises:
+            FileNotFoundError: All of them are local files, and none is there.
+        """
+        if not any('://' in url or url.startswith('pipe:') or Path(url).is_file() for url in self.urls):
+            raise FileNotFoundError(f'no such shards: {self.urls[0]}' + f' to {self.urls[-1]}' * (len(self.urls) > 1))
 
     def url(self, part: Part, shard: int) -> tuple[int, str]:
         """Of the shard-th shard of a part: the number of the pass over all shards that it belongs to, and its name."""

@@ -1,15 +1,22 @@
 """The recipes of BEiT-3's pretraining, of which the paper says a part."""
 
 import re
+import runpy
+import shlex
+from inspect import signature
 
 import numpy as np
 import pytest
 import torch
 from builders_mdm import train_tokenizer, write_sources
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, PARAM_SCHEDULERS, DefaultScope
-from test_configs.recipes import HALF, MIXTURES, PATHS, ROOT, model_of, read, statistics, walk
+from test_configs.recipes import HALF, MIXTURES, PATHS, ROOT, cost_of, model_of, read, statistics, walk
 from torch import nn
+
+from mmbeit.datasets.shards import Shards, read_shard
+from mmbeit.engine.config import find_config, load_config
 
 BASE, LARGE = MIXTURES
 
@@ -27,6 +34,7 @@ def test_header_and_name_agree_with_the_content(name):
     assert cfg.auto_scale_lr.base_batch_size == int(gpus) * int(batch)
     parameters = sum(parameter.numel() for parameter in model_of(name).parameters())
     assert f'{parameters / 1e6:.1f} M parameters' in header
+    assert f'{cost_of(name).num_flops / 1e9:.1f} GFLOPs an image' in header
     assert 'no published run' in header
 
 
@@ -114,3 +122,45 @@ def test_pipelines_give_what_the_model_takes(tmp_path):
         assert len(sample.text_ids) == len(sample.masked_text_ids) == len(sample.text_mask)
         assert not sample.text_mask[0] and not sample.text_mask[-1] and any(sample.text_mask)
     assert 'inputs' not in samples['text'] and 'text_ids' not in samples['image']['data_samples']
+
+
+# ---- docs/masked_data_modeling.md ----
+
+DOCS = (ROOT / 'docs' / 'masked_data_modeling.md').read_text()
+
+
+def test_the_command_of_the_docs():
+    command = re.search(r'(?s)```bash\n(python .*?)```', DOCS)[1].replace('\\\n', ' ')
+    _, tool, *args = shlex.split(command)
+    parse_args = runpy.run_path(str(ROOT / tool))['parse_args']
+    cfg = load_config(parse_args(args))
+    groups = cfg.train_dataloader.dataset.groups
+    assert groups.image is None and groups.text is None and groups.pair.data_root == '/data/pairs'
+    assert cfg.train_dataloader.batch_size == 32 and PATHS[BASE] == find_config(args[0])
+
+
+@pytest.mark.parametrize('code', re.findall(r'(?s)```python\n(_base_.*?)```', DOCS))
+def test_the_configs_of_the_docs(code, tmp_path):
+    (tmp_path / 'mine.py').write_text(code)
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    assert all('_delete_' not in node for node in walk(cfg._cfg_dict.to_dict()))
+    mixture = cfg.train_dataloader.dataset
+    assert mixture.groups.keys() >= mixture.get('ratio', {}).keys()
+    assert cfg.train_dataloader.batch_size % sum(mixture.get('ratio', dict(image=1, text=1, pair=1)).values()) == 0
+    for group in map(dict, mixture.groups.values()):
+        kind = group.pop('type')
+        cls = DATASETS.get(kind if '.' in kind else f'{cfg.default_scope}.{kind}')
+        signature(cls).bind(**group)
+        assert cls is not Shards or group['pipeline'] == cfg.pair_pipeline
+
+
+def test_the_writer_of_the_docs(tmp_path, monkeypatch):
+    pytest.importorskip('webdataset')
+    code = next(code for code in re.findall(r'(?s)```python\n(.*?)```', DOCS) if 'ShardWriter' in code)
+    (tmp_path / 'a.jpg').write_bytes(b'image')
+    exec(code.replace('/data/shards', str(tmp_path)), dict(my_pairs=[(tmp_path / 'a.jpg', 'a cat')] * 3))
+    shards = Shards(str(tmp_path / '00000.tar'), block=1)
+    samples = [shards.load(sample) for sample in read_shard(shards.urls[0])]
+    assert [(x['key'], x['img_bytes'], x['text']) for x in samples] == [
+        (f'{i:09}', b'image', 'a cat') for i in range(3)
+    ]

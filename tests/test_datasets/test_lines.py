@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from mmengine.dataset import ConcatDataset
+from processes import run_ranks
 
 from mmbeit.datasets import lines
 from mmbeit.datasets.lines import LineFile, PairLines, TextLines
@@ -47,7 +48,7 @@ def test_a_changed_file_gets_a_new_index(file):
     LineFile(file)
     file.write_text('other\nlines\n')
     assert read(LineFile(file)) == ['other', 'lines']
-    assert sorted(path.name for path in file.parent.iterdir()) == ['texts.txt', 'texts.txt.index']
+    assert sorted(path.name for path in file.parent.glob('*.index*')) == ['texts.txt.index', 'texts.txt.index.lock']
 
 
 def test_nothing_of_the_file_goes_to_a_worker(tmp_path):
@@ -64,12 +65,34 @@ def test_nothing_of_the_file_goes_to_a_worker(tmp_path):
 def test_the_index_may_be_elsewhere(file, tmp_path):
     texts = TextLines(str(file), index_dir=tmp_path / 'indices' / 'here')
     assert len(texts) == 4 and not file.with_name('texts.txt.index').exists()
-    assert (tmp_path / 'indices' / 'here' / 'texts.txt.index').is_file()
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other' / 'texts.txt').write_text('five\n')
+    other = TextLines(str(tmp_path / 'other' / 'texts.txt'), index_dir=tmp_path / 'indices' / 'here')
+    assert [other[0]['text'], texts[0]['text']] == ['five', 'one']
+    assert len(list((tmp_path / 'indices' / 'here').glob('texts.txt.*.index'))) == 2
+
+
+def test_processes_look_for_lines_once(file):
+    code = """
+        from mmbeit.datasets import lines
+        scan = lines.LineFile._scan
+        def slow(self):
+            import time
+            time.sleep(0.5)
+            with open(folder / 'scans', 'a') as file:
+                file.write('x')
+            return scan(self)
+        lines.LineFile._scan = slow
+        distributed.barrier()
+        assert len(lines.LineFile(folder / 'texts.txt')) == 4
+    """
+    run_ranks(code, 2, file.parent)
+    assert (file.parent / 'scans').read_text() == 'x'
 
 
 def test_an_index_that_cannot_be_written(file):
     """There is a file where its folder should be."""
-    with pytest.raises(ValueError, match=r'cannot write .*texts.txt.index: .*; index_dir names another folder for it'):
+    with pytest.raises(ValueError, match=r'cannot write .*texts.txt.*.index: .*; index_dir names another'):
         LineFile(file, file)
 
 

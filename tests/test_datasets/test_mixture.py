@@ -108,6 +108,16 @@ def test_processes_share_every_pass(sources, monkeypatch, world_size):
     assert seen == {sentence(i): 3 * world_size for i in range(20)}
 
 
+def test_every_stream_of_every_process_has_a_part_of_its_own(sources, monkeypatch):
+    parts = []
+    for rank in range(3):
+        place(monkeypatch, rank, 3)
+        dataset = loader_of(sources, num_streams=2).dataset
+        parts += [dataset.part('pair', stream) for stream in range(2)]
+    assert sorted(part.number for part in parts) == list(range(6))
+    assert {part.count for part in parts} == {6} and len({part.seed for part in parts}) == 1
+
+
 def test_orders_differ_between_passes_and_seeds(sources):
     found = batches(loader_of(sources, pair='lines'), 15)
     texts, images = names(found, 'text'), names(found, 'image')
@@ -190,6 +200,21 @@ def test_going_on_without_shards_needs_no_state(sources):
     ]
     resumed.sampler.skip(8 * 12)
     assert batches(resumed, 12) == whole[8:]
+
+
+def test_a_run_without_the_hook_says_that_shards_begin_anew(sources, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmbeit.datasets.samplers.print_log', lambda message, *args: said.append(message))
+    loader = loader_of(sources)
+    places, _ = after(loader, 3)
+    loader_of(sources).sampler.skip(0)
+    loader_of(sources, pair='lines').sampler.skip(36)
+    resumed = loader_of(sources)
+    resumed.dataset.go_on(loader.dataset.state([places]), 36)
+    resumed.sampler.skip(36)
+    assert said == []
+    loader_of(sources).sampler.skip(36)
+    assert len(said) == 1 and said[0].startswith('the shards of pair are read from the first one on: no mmbeit.StreamH')
 
 
 def test_a_line_says_where_shards_go_on(sources):

@@ -223,11 +223,22 @@ def test_samples_that_are_all_refused_stop_the_run(tmp_path):
         keys(Shards(str(shard), block=2).stream(ALL, Place()), 1)
 
 
-def test_arguments(tmp_path):
+def test_shards_of_which_none_is_there(spec, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'^no such shards: .*/0.tar to .*/2.tar$'):
+        Shards(f'{tmp_path}/{{0..2}}.tar').full_init()
+    with pytest.raises(FileNotFoundError, match=r'^no such shards: .*/a.tar$'):
+        Shards(f'{tmp_path}/a.tar').full_init()
+    for shards in (spec, [f'{tmp_path}/a.tar', 'https://example.org/a.tar'], f'pipe:cat {tmp_path}/a.tar'):
+        Shards(shards).full_init()
+
+
+def test_arguments():
     with pytest.raises(ValueError, match=r'block \(0\) is not positive'):
         Shards('a.tar', block=0)
     with pytest.raises(ValueError, match=r'num_streams \(-1\) is not positive'):
         Shards('a.tar', num_streams=-1)
     with pytest.raises(ValueError, match='image and text are both None'):
         Shards('a.tar', image=None, text=None)
+    with pytest.raises(ValueError, match='shards names no shard'):
+        Shards([])
     assert Shards(['a{0..2}.tar', 'b.tar']).urls == ['a0.tar', 'a1.tar', 'a2.tar', 'b.tar']

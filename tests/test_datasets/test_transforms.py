@@ -210,6 +210,17 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, kind):
         assert LoadImage(on_error='skip').transform({'img_path': str(path)}) is None
 
 
+def test_content_that_was_read_already_is_not_read_again(tmp_path):
+    gradient_image().save(tmp_path / 'image.png')
+    expected = LoadImage().transform({'img_path': str(tmp_path / 'image.png')})
+    content = (tmp_path / 'image.png').read_bytes()
+    results = LoadImage().transform({'img_path': 'shard.tar/7.png', 'img_bytes': content})
+    assert results['img'].tobytes() == expected['img'].tobytes() and results['ori_shape'] == expected['ori_shape']
+    for broken in (b'', content[:100]):
+        with pytest.warns(UserWarning, match='cannot read image shard.tar/7.png: .*another image takes its place'):
+            assert LoadImage(on_error='skip').transform({'img_path': 'shard.tar/7.png', 'img_bytes': broken}) is None
+
+
 @pytest.mark.parametrize(
     ('mode', 'colour', 'rgb'),
     [('L', 90, (90, 90, 90)), ('RGBA', (10, 20, 30, 128), (10, 20, 30)), ('P', 1, (0, 128, 255)), ('1', 1, (255,) * 3)],

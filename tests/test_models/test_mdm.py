@@ -179,6 +179,11 @@ def test_a_few_steps_of_mmengine_learn_a_batch(batches):
     assert all(logs[-1][name] < 0.5 * logs[0][name] for name in LOSSES)
 
 
+def test_features_are_those_of_the_backbone():
+    model, pictures = build().eval(), images()
+    assert torch.equal(model.extract_feat(pictures)[0], model.backbone.encode(pictures).vision)
+
+
 def test_what_does_not_fit_is_refused(batches):
     model = build()
     with pytest.raises(ValueError, match="mode 'predict' is not 'loss': for features take the backbone"):

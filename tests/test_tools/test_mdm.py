@@ -3,6 +3,7 @@
 import re
 import signal
 
+import builders_mdm
 import pytest
 import torch
 from processes import free_port
@@ -111,3 +112,60 @@ def test_two_processes_killed_and_resumed(probed, root, command, log, tmp_path):
     assert_same_end(log, tmp_path / 'cut', tmp_path / 'whole')
     places = load_from_local(str(tmp_path / 'cut' / 'iter_8.pth'))['streams']['pair']['places']
     assert [sorted(streams) for streams in places] == [[0, 1], [0, 1]]
+
+
+def test_pairs_alone(mdm_configs, tool, log, tmp_path):
+    """As in docs/masked_data_modeling.md, at a learning rate for six pairs instead of 6144 samples."""
+    groups = 'train_dataloader.dataset.groups'
+    options = [f'{groups}.image=None', f'{groups}.text=None', 'train_cfg.max_iters=2']
+    tool('train', mdm_configs['lines'], '--work-dir', tmp_path, '--auto-scale-lr', '--cfg-options', *options)
+    first, last = log(tmp_path)
+    losses = {name for name in first if 'loss' in name}
+    assert losses == {'loss', 'pair_image_loss', 'pair_text_loss'}
+    assert last['lr'] == pytest.approx(1e-3 * 6 / 6144)
+
+
+def test_what_is_broken_in_a_shard_is_named_and_counted(mdm_configs, tool, log, tmp_path):
+    pair = dict(png=builders_mdm.png(0), txt=b'a man')
+    broken = dict(txt=b'a man'), dict(pair, png=b'none'), dict(pair, txt=b' ')
+    for shard in range(2):
+        samples = [(str(i), files) for i, files in enumerate([*broken, *[pair] * 9])]
+        builders_mdm.write_tar(tmp_path / f'{shard}.tar', samples)
+    (tmp_path / '2.tar').write_bytes((tmp_path / '1.tar').read_bytes()[:9000])
+    options = ['--cfg-options', f'train_dataloader.dataset.groups.pair.shards={tmp_path}/{{0..3}}.tar']
+    with pytest.warns(UserWarning) as warned:
+        tool('train', mdm_configs['shards'], '--work-dir', tmp_path / 'run', *options)
+    text = '\n'.join(str(warning.message) for warning in warned)
+    for line in (
+        r'/[012].tar/0 has no jpg or jpeg or png or webp, only txt; it is skipped',
+        r'cannot read image .*/[012].tar/1.png: .* no format of images that .*; another image takes its place',
+        r"/[012].tar/2.txt: the text '' is empty; another sample takes its place",
+        r'shard .*/2.tar cannot be read after \d samples: .*; the next one follows',
+        r'shard .*/3.tar is missing; it is skipped',
+    ):
+        assert re.search(line, text), text
+    skipped = [line.get('skipped_samples', 0) for line in log(tmp_path / 'run')]
+    assert skipped == sorted(skipped) and skipped[-1] == text.count('.tar/') > 3
+
+
+@pytest.mark.parametrize(
+    ('option', 'line'),
+    [
+        ('num_workers=3', "error: num_workers 3 does not divide the 2 streams of 'pair'"),
+        ('batch_size=4', 'error: batch_size 4 is no multiple of 3'),
+        ('dataset.ratio.pear=1', "error: train_dataloader: .*ratio is of .'pear'.*, which are not among the groups"),
+        ('dataset.groups.text.ann_file=none.txt', 'error: no such file: .*none.txt, named by train_dataloader'),
+        ('dataset.groups.text.data_root=nowhere', 'error: no such folder: nowhere'),
+        ('dataset.groups.pair.shards=none_{0..7}.tar', 'error: train_dataloader: no such shards: none_0.tar to none_7'),
+        ('dataset.groups.pair.num_streams=0', r'error: train_dataloader: .*num_streams \(0\) is not positive'),
+    ],
+)
+def test_wrong_options_cost_a_line(option, line, mdm_configs, tool, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv('MMBEIT_TRACEBACK', raising=False)
+    config = tmp_path / 'mine.py'
+    config.write_text(
+        f"_base_ = '{mdm_configs['shards']}'\ntrain_dataloader = dict(dataset=dict(ratio=dict(text=1)))\n"
+    )
+    with pytest.raises(SystemExit, match='2'):
+        tool('train', config, '--work-dir', tmp_path, '--cfg-options', f'train_dataloader.{option}')
+    assert re.search(line, capsys.readouterr().err.splitlines()[-1])

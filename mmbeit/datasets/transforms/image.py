@@ -47,7 +47,9 @@ class LoadImage(BaseTransform):
             with Image.open(io.BytesIO(content)) as image:
                 results['img'] = image.convert('RGB')
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
-            message = f'cannot read image {path}: {error}'
+            # Pillow's own message of an unknown format is an address in memory.
+            unknown = isinstance(error, UnidentifiedImageError)
+            message = f'cannot read image {path}: {"it is of no format of images that is known" if unknown else error}'
             if self.on_error == 'raise':
                 raise ValueError(message) from error
             warnings.warn(f'{message}; another image takes its place', stacklevel=2)

@@ -79,6 +79,10 @@ class MaskedDataModeling(BaseModel):
             raise ValueError(f'there is nothing to model: expected a batch of one of {GROUPS}')
         return {name: value for group, batch in groups.items() for name, value in self.group_loss(group, batch).items()}
 
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Features of images (B, 3, height, width) as the backbone gives them, nothing hidden."""
+        return self.backbone(inputs)
+
     def group_loss(self, group: str, batch: dict) -> dict[str, Tensor]:
         """Losses of one of the batches that :meth:`forward` takes."""
         samples, losses = batch['data_samples'], {}
