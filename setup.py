@@ -12,17 +12,19 @@ EXTRAS = {
     'seg': ['onedl-mmsegmentation>=1.4.2,<1.5'],
     'hub': ['huggingface_hub'],  # for hf://owner/name
     'text': ['sentencepiece'],  # of BEiT-3; transformers' tokenizer no longer reads the official file
+    'captions': ['pycocoevalcap'],  # BLEU, CIDEr and others; what Java they need comes with it, Java itself does not
     'shards': ['webdataset'],  # web-scale pairs
     'teachers': ['timm', 'transformers'],  # of VQ-KD
     'tracking': ['tensorboard'],
     # Outside of mim's own pins the resolver walks through thirty releases of openxlab.
     'mim': ['onedl-mim==0.5.1', 'openxlab==0.0.11', 'opendatalab==0.0.10'],
-    'quickstart': ['scikit-learn'],
+    'quickstart': ['scikit-learn', 'sentencepiece'],
     'test': [
         'pytest',
         'ruff',
         'scikit-learn',
         'sentencepiece',
+        'pycocoevalcap',
         'timm',
         'transformers',
         'webdataset',

@@ -18,7 +18,7 @@ DATASETS = Registry(
     'dataset',
     parent=root.DATASETS,
     scope='mmbeit',
-    locations=['mmbeit.datasets.lines', 'mmbeit.datasets.mixture', 'mmbeit.datasets.shards'],
+    locations=[f'mmbeit.datasets.{name}' for name in ('vision_language', 'lines', 'mixture', 'shards')],
 )
 FUNCTIONS = Registry('function', parent=root.FUNCTIONS, scope='mmbeit', locations=['mmbeit.datasets.mixture'])
 HOOKS = Registry(

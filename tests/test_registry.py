@@ -22,14 +22,15 @@ NAMES = {
         'VQKDTokenizer',
         'MIMDataPreprocessor',
     ),
-    'DATASETS': ('TextLines', 'PairLines', 'Shards', 'Mixture'),
+    'DATASETS': ('VQAv2', 'NLVR2', 'KarpathyCaption', 'KarpathyRetrieval', 'NoCaps', 'VisualGenomeQA', 'ConcatDataset')
+    + ('TextLines', 'PairLines', 'Shards', 'Mixture'),
     'FUNCTIONS': ('collate_groups',),
     'TRANSFORMS': ('SeedTransforms', 'LoadImage', 'RandomResizedCropTwoViews', 'BlockwiseMask', 'RandomErasing'),
     'DATA_SAMPLERS': ('SeededSampler', 'SeededInfiniteSampler', 'MixtureSampler'),
     'HOOKS': ('StepSeedHook', 'AnnealHook', 'CompileHook', 'TrimLogHook', 'SafeCheckpointHook', 'StreamHook'),
     'OPTIM_WRAPPERS': ('AutocastOptimWrapper',),
     'OPTIM_WRAPPER_CONSTRUCTORS': ('LayerDecayOptimWrapperConstructor',),
-    'METRICS': ('CodebookUsage',),
+    'METRICS': ('CodebookUsage', 'VQAAccuracy', 'CaptionScores'),
 }
 LOOK_UP = """
 import sys

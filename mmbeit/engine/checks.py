@@ -69,9 +69,10 @@ def check_data(cfg: Config, *loaders: str) -> None:
                 if '://' not in str(part) and not (folder.is_dir() and any(folder.iterdir())):
                     what = 'empty' if folder.is_dir() else 'no such'
                     raise FileNotFoundError(f'{what} folder: {folder}, named by {where}: expected the data there')
-            lines = node.get('ann_file')
-            if lines and isinstance(lines, str) and '://' not in lines and not Path(root, lines).is_file():
-                raise FileNotFoundError(f'no such file: {Path(root, lines)}, named by {where}.ann_file')
+            for key in ('question_file', 'ann_file'):
+                lines = node.get(key)
+                if lines and isinstance(lines, str) and '://' not in lines and not Path(root, lines).is_file():
+                    raise FileNotFoundError(f'no such file: {Path(root, lines)}, named by {where}.{key}')
 
 
 def latest_checkpoint(work_dir: str | os.PathLike) -> Path | None:

@@ -25,6 +25,8 @@ RUN_KEYS = (
     'model_wrapper_cfg',
     'sync_bn',
 )
+# Variables of recipes that say where files are. An override of one of them reaches everything below the old place.
+PLACES = ('data_root', 'nocaps_root', 'vg_root', 'tokenizer', 'answers')
 
 
 class Override(DictAction):
@@ -96,14 +98,31 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg = read_config(path)
     if 'model' not in cfg:
         raise ValueError(f'{path} has no model: expected the config of a run')
-    for key in args.cfg_options:
-        check_override(cfg, key, args.cfg_options)
-    cfg.merge_from_dict(args.cfg_options)
+    places = {key: value for key, value in args.cfg_options.items() if key in PLACES and isinstance(cfg.get(key), str)}
+    for name, place in places.items():
+        old = cfg[name]
+        for key, value in cfg._cfg_dict.to_dict().items():
+            cfg[key] = move(value, old, str(place))
+    options = {key: value for key, value in args.cfg_options.items() if key not in places}
+    for key in options:
+        check_override(cfg, key, options)
+    cfg.merge_from_dict(options)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{path.stem}'
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     prepare_cpu_dist(cfg)
     return cfg
+
+
+def move(node: Any, old: str, new: str) -> Any:
+    """A part of a config in which files and folders that were at or below `old` are at or below `new`."""
+    if isinstance(node, dict):
+        return {key: move(value, old, new) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(move(value, old, new) for value in node)
+    if isinstance(node, str) and (node == old or node.startswith(f'{old}/')):
+        return new + node.removeprefix(old)
+    return node
 
 
 def read_config(path: Path) -> Config:

@@ -38,9 +38,15 @@ def test_data_config_of_a_model_is_that_of_its_recipe(name):
 
 
 def test_official_geometries():
-    crops = {(model['Data']['Size'], model['Data']['Crop']) for model in models().values()}
-    assert crops == {(224, 0.875), (384, 1.0), (512, 1.0), (640, 1.0), (256, 1.0)}
+    of = {'beit3': [], 'others': []}
     for name, model in models().items():
+        of['beit3' if name.startswith('beit3') else 'others'].append((model['Data']['Size'], model['Data']['Crop']))
+    assert set(of['others']) == {(224, 0.875), (384, 1.0), (512, 1.0), (640, 1.0), (256, 1.0)}
+    assert set(of['beit3']) == {(224, 1.0), (512, 1.0), *((size, None) for size in (224, 384, 480, 768))}
+    for name, model in models().items():
+        if name.startswith('beit3'):
+            assert (model['Data']['Mean'] == [127.5] * 3) == (model['Data']['Crop'] is None)
+            continue
         imagenet = 'beitv2' in name or 'ade20k' in name  # for segmentation whatever the pretraining had
         half = ('in21k' in name and not imagenet) or name in OTHER_STATISTICS
         if not name.startswith(('dvae', 'vqkd')):

@@ -34,6 +34,12 @@ def weights(tmp_path):
     return tmp_path / 'a.pth', model
 
 
+# By these names mmpretrain's `inference_model` finds its inferencers.
+TASKS_WITH_TEXTS = (
+    *('Visual Question Answering', 'NLVR', 'Image Caption', 'Image-To-Text Retrieval', 'Text-To-Image Retrieval'),
+)
+
+
 def test_names():
     assert mmbeit.list_models() == sorted(index.models())
     assert {FINETUNED, PRETRAINED, 'beit-base-p16_beit-in21k-pre_3rdparty_in1k'} <= set(mmbeit.list_models('beit'))
@@ -46,7 +52,11 @@ def test_names():
     others = mmbeit.list_models(task='null')
     assert PRETRAINED in others and FINETUNED in classifiers
     segmentors = mmbeit.list_models(task='semantic segmentation')
-    assert sorted(classifiers + segmentors + others) == mmbeit.list_models()
+    with_texts = {task: mmbeit.list_models(task=task) for task in TASKS_WITH_TEXTS}
+    named = {name for names in with_texts.values() for name in names}
+    assert all(with_texts.values()) and all(name.startswith('beit3-') for name in named)
+    known = {*classifiers, *segmentors, *others, *named}
+    assert sorted(known) == mmbeit.list_models()
     assert all('ade20k' in name for name in segmentors) and len(segmentors) > 8
     assert mmbeit.list_models('BEiT-', exclude_patterns=['*large', '*linear']) == [
         name for name in mmbeit.list_models('beit-') if 'large' not in name and 'linear' not in name

@@ -13,12 +13,15 @@ from mmbeit.resources import resource_root
 
 ROOT = resource_root()
 PATHS = {path.stem: path for path in sorted((ROOT / 'configs').rglob('*.py')) if '_base_' not in path.parts}
-FAMILIES = ('beit', 'beitv2')
+FAMILIES = ('beit', 'beitv2', 'beit3')
 EVALUATIONS = [name for name in PATHS if name.endswith(('_imagenet-a', '_imagenet-r'))]
 MIXTURES = [name for name in PATHS if name.endswith('_image-text')]  # see test_mdm.py
 RECIPES = [name for name, path in PATHS.items() if 'quickstart' not in path.parts]
 RECIPES = [name for name in RECIPES if name not in EVALUATIONS + MIXTURES]
 SEGMENTATION = [name for name in RECIPES if '_ade20k-' in name]
+# Recipes of images with texts: their test is of another data set than their validation.
+TASKS = 'vqav2-vgqa|vqav2|nlvr2|coco-caption|nocaps|coco-retrieval|flickr30k-retrieval|itc'
+VISION_LANGUAGE = [name for name in RECIPES if re.search(f'-coslr-\\d+e_({TASKS})(-|$)', name)]
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 HALF = ([127.5] * 3, [127.5] * 3)
@@ -60,7 +63,7 @@ def parse(name: str) -> dict:
     """What the name of a recipe says. A training has epochs or, for segmentation, iterations."""
     found = re.fullmatch(
         r'(?P<model>.+)_(?P<gpus>\d+)xb(?P<batch>\d+)(-accu(?P<accumulate>\d+))?(-linear)?(-amp)?'
-        r'(-coslr-(?P<epochs>\d+)e_(?P<images>in21k|in1k)(-(?P<size>\d+)px)?'
+        rf'(-coslr-(?P<epochs>\d+)e_(?P<images>in21k|in1k|{TASKS})(-(?P<size>\d+)px)?'
         r'|-(?P<iters>\d+)k_(?P<scenes>ade20k)-(?P<crop>\d+)x(?P=crop))',
         name.removesuffix('-fast-views'),
     )

@@ -10,7 +10,7 @@ from test_configs.recipes import EVALUATIONS, FAMILIES, PATHS, RECIPES, ROOT, co
 
 METAFILE = mmengine.load(ROOT / 'metafile.yml')
 MODELS = {model['Name']: model for model in METAFILE['Models']}
-ROWS_WITH_COUNTS = {'beit': 26, 'beitv2': 19}
+ROWS_WITH_COUNTS = {'beit': 26, 'beitv2': 19, 'beit3': 27}
 
 
 # What the official releases hold (unilm:beit/README.md, beit2/README.md, beit2/TOKENIZER.md and their guides).
@@ -28,6 +28,17 @@ RELEASED = {
         beitv2_{base,large}_patch16_224_pt1k_ftade20k beitv2_{base,large}_patch16_224_pt1k_ft21ktoade20k
         vqkd_encoder_base_decoder_1x768x12_clip-d93179da vqkd_encoder_base_decoder_3x768x12_clip-d5036aa7
         vqkd_encoder_base_decoder_1x768x12_dino-663c55d7
+    """,
+    # Those of pretraining come with its recipes.
+    'beit3': """
+        beit3_{base,large}_itc_patch16_224 beit3_{base,large}_patch16_224_in1k
+        beit3_{base,large}_indomain_patch16_224_in1k beit3_{base,large}_patch16_480_vqa
+        beit3_{base,large}_indomain_patch16_480_vqa
+        beit3_large_indomain_patch16_768_vgqaaug_vqa beit3_{base,large}_patch16_224_nlvr2
+        beit3_{base,large}_indomain_patch16_224_nlvr2 beit3_{base,large}_patch16_480_coco_captioning
+        beit3_base_indomain_patch16_480_coco_captioning beit3_{base,large}_patch16_480_nocaps
+        beit3_base_indomain_patch16_480_nocaps beit3_{base,large}_patch16_384_coco_retrieval
+        beit3_{base,large}_patch16_384_f30k_retrieval
     """,
 }
 
@@ -157,6 +168,22 @@ def test_readme_has_the_accuracies_and_weights_of_the_metafile(family):
             seen[recipe].append(model['Weights'])
     for recipe, urls in seen.items():
         assert sorted(re.findall(r'\((https:.*?)\)', rows[recipe].get('Weights', ''))) == sorted(urls)
+
+
+def test_readme_of_beit3_has_the_results_of_the_metafile():
+    columns = ('test-dev (%)', 'test-std (%)', 'dev (%)', 'test-P (%)', 'CIDEr', 'val CIDEr')
+    columns += ('texts R@1 (%)', 'images R@1 (%)')
+    rows = dict(table_rows('beit3'))
+    compared = 0
+    for model in MODELS.values():
+        row = rows.get(Path(model['Config']).stem)
+        if row is not None and any(column in row for column in columns):
+            numbers = [value for result in model['Results'] for value in result['Metrics'].values()]
+            assert [float(row[column]) for column in columns if row.get(column)] == numbers
+            header = PATHS[Path(model['Config']).stem].read_text().partition('_base_')[0]
+            assert all(str(number) in header for number in numbers)
+            compared += 1
+    assert compared == 2 * 19
 
 
 def test_accuracies_of_other_data_sets_are_those_of_the_metafile():

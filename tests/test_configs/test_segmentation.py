@@ -35,6 +35,8 @@ from mmbeit.apis.complexity import build_on_meta, complexity
 from mmbeit.datasets.samplers import seeded
 
 pytest.importorskip('mmseg', reason='needs onedl-mmsegmentation, the extra `seg`')
+# BEiT-3's recipes are nobody's but ours, and there are no weights: test_beit3.py.
+SEGMENTATION = [name for name in SEGMENTATION if not name.startswith('beit3-')]
 UPERNET = [name for name in SEGMENTATION if '_upernet_' in name]
 PROBES = [name for name in SEGMENTATION if '_linear_' in name]
 
@@ -306,7 +308,7 @@ RESULTS = [
     (model, result['Metrics'])
     for model in MODELS.values()
     for result in model['Results'] or []
-    if result['Task'] == 'Semantic Segmentation'
+    if result['Task'] == 'Semantic Segmentation' and model['In Collection'] != 'BEiT3'
 ]
 
 

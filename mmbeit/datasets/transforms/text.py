@@ -16,7 +16,8 @@ class TokenizeText(BaseTransform):
     """Turn the text of a sample into ids.
 
     Reads `key`, a text or a list of texts, and `text_path`, which says in messages where it is; adds `text_ids`, a list
-    of ids, or a list of such lists. They are not padded: models batch them.
+    of ids, or a list of such lists. They are not padded: models batch them. Of a text that is too long the end is cut
+    off; a warning says so once.
 
     Args:
         tokenizer: Path of the SentencePiece model, or a :class:`mmbeit.text_tokenizer.TextTokenizer`.
@@ -36,15 +37,12 @@ class TokenizeText(BaseTransform):
         self.tokenizer = as_tokenizer(tokenizer)
         self.key = key
         self.max_length = max_length
+        self.warned = False
 
     def transform(self, results: dict) -> dict | None:
         text = results[self.key]
-        encode = self.tokenizer.encode
         try:
-            if isinstance(text, str):
-                results['text_ids'] = encode(text, self.max_length)
-            else:
-                results['text_ids'] = [encode(one, self.max_length) for one in text]
+            results['text_ids'] = self.encode(text) if isinstance(text, str) else [self.encode(one) for one in text]
         except ValueError as error:
             if self.on_error == 'raise':
                 raise
@@ -52,6 +50,20 @@ class TokenizeText(BaseTransform):
             warnings.warn(f'{message}; another sample takes its place', stacklevel=2)
             return None
         return results
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, see :meth:`mmbeit.text_tokenizer.TextTokenizer.encode`."""
+        ids = self.tokenizer.encode(text, self.max_length)
+        if len(ids) == self.max_length and not self.warned:
+            length = len(self.tokenizer.encode(text, len(text) + 3))
+            if length > self.max_length:
+                start = text if len(text) <= 40 else f'{text[:40]}...'
+                warnings.warn(
+                    f'a {self.key} of {length} ids is cut off to {self.max_length} (said once): {start!r}',
+                    stacklevel=2,
+                )
+                self.warned = True
+        return ids
 
 
 def as_tokenizer(tokenizer: str | TextTokenizer) -> TextTokenizer:

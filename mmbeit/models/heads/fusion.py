@@ -4,40 +4,17 @@
 sample it gets these, concatenated.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmbeit.answers import read_answers
 from mmbeit.layers.init import init_transformer_
 from mmbeit.layers.multiway import EPS
 from mmbeit.registry import MODELS
-
-
-def read_answers(path: str) -> list[str]:
-    """Answers of VQA by their label, from a file of the official form: a line of JSON with `answer` and `label` each.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It has another form; the message names the line.
-    """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f'no such file of answers: {file}')
-    answers = []
-    for number, line in enumerate(file.read_text(encoding='utf-8').splitlines()):
-        try:
-            entry = json.loads(line)
-            if entry['label'] != number:
-                raise ValueError(f'label {entry["label"]}')
-            answers.append(str(entry['answer']))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f'{file}, line {number + 1}: expected an answer with label {number} ({error})') from error
-    return answers
 
 
 @MODELS.register_module()
@@ -47,7 +24,8 @@ class VQAHead(BaseModule):
     Args:
         embed_dims: Width D of the tokens.
         num_classes: Number of answers K.
-        answers: What the labels mean: a file (see :func:`read_answers`) or a list. Without it predictions are labels.
+        answers: What the labels mean: a file (:func:`mmbeit.answers.read_answers`) or a list. Without it predictions
+            are labels.
         init_cfg: mmengine's initialisation config, applied after the official one.
 
     Raises:
@@ -133,6 +111,7 @@ class NLVRHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
+        self.num_images = num_images
         in_channels = 2 * num_images * embed_dims
         self.norm1 = nn.LayerNorm(in_channels, eps=EPS)
         self.fc1 = nn.Linear(in_channels, 2 * embed_dims)

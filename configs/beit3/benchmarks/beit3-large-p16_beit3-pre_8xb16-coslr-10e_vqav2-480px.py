@@ -1,0 +1,19 @@
+# VQAv2 with BEiT-3 large, 8 GPUs x 16 questions, 480 pixels.
+# Run: tools/dist_train.sh configs/beit3/benchmarks/beit3-large-p16_beit3-pre_8xb16-coslr-10e_vqav2-480px.py 8
+#      --cfg-options model.backbone.init_cfg.checkpoint=PATH   where the weights are elsewhere
+# Cost: 683 M parameters, 327 GFLOPs a question with its image forward.
+# Expect 81.85 % on test-dev (unilm:beit3/README.md); not measured here.
+_base_ = 'beit3-base-p16_beit3-pre_8xb16-coslr-10e_vqav2-480px.py'
+lr = 2e-5
+model = dict(
+    backbone=dict(
+        arch='large',
+        drop_path_rate=0.15,
+        with_cp=True,
+        init_cfg=dict(
+            checkpoint='https://github.com/addf400/files/releases/download/beit3/beit3_large_patch16_224.pth'
+        ),
+    )
+)
+optim_wrapper = dict(optimizer=dict(lr=lr))
+_base_.param_scheduler[1].eta_min_ratio = 1e-6 / lr
