@@ -10,6 +10,7 @@ from torch import nn
 from mmbeit.apis.captioning import ImageCaptionInferencer
 from mmbeit.apis.classification import ImageClassificationInferencer
 from mmbeit.apis.inferencer import Inferencer, prepare_model
+from mmbeit.apis.model import config_of
 from mmbeit.apis.nlvr import NLVRInferencer
 from mmbeit.apis.question_answering import VisualQuestionAnsweringInferencer
 from mmbeit.apis.retrieval import (
@@ -57,12 +58,26 @@ def inference_model(model: nn.Module | str | os.PathLike | Config, inputs: Any, 
     """
     known = {name for kind in INFERENCERS for name in (*call_options(kind), *own_options(kind))}
     given = {name: options.pop(name) for name in list(options) if name in known}
+    if not isinstance(model, nn.Module):
+        for part, change in given_files(model, given).items():
+            options[part] = {**change, **options.get(part, {})} if isinstance(change, dict) else change
     model = prepare_model(model, **options)
     kind = choose(model, set(given))
     own = {name: given.pop(name) for name in own_options(kind) if name in given}
     if foreign := given.keys() - call_options(kind):
         raise TypeError(f'{kind.__name__} has no option {", ".join(sorted(foreign))}')
     return kind(model, **own)(inputs, *texts, **given)
+
+
+def given_files(model: str | os.PathLike | Config, options: dict[str, Any]) -> dict[str, Any]:
+    """What to change in the config of a model for it not to look for files that are given otherwise."""
+    cfg = config_of(model).model
+    changes = {}
+    if 'answers' in options and 'answers' in cfg.get('head', {}):
+        changes['head'] = dict(answers=options['answers'])
+    if 'tokenizer' in options and 'tokenizer' in cfg:
+        changes['tokenizer'] = options['tokenizer']
+    return changes
 
 
 def choose(model: nn.Module, options: set[str]) -> type[Inferencer]:

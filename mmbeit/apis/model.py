@@ -117,6 +117,11 @@ def _read(model: str | os.PathLike | Config) -> tuple[str | None, Config]:
     return None, read_config(find_config(name))
 
 
+def config_of(model: str | os.PathLike | Config) -> Config:
+    """The config of a model, as :func:`get_model` finds it."""
+    return _read(model)[1]
+
+
 def _is_published(entry: dict, pretrained: bool | str | os.PathLike) -> bool:
     """Whether the weights are those of the entry: by name, by URL, or as a local file of the same name."""
     urls = [entry.get('Weights', ''), *entry.get('Mirrors', ())]

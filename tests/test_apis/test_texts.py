@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import tiny_classifier
-from builders_beit3 import SIZES, tiny_task
+from builders import randomize, tiny_classifier
+from builders_beit3 import SIZES, TINY, tiny_task
 from mmengine.config import Config
 from mmpretrain.structures import DataSample
 from PIL import Image
 
 import mmbeit
 from mmbeit import DataConfig
+from mmbeit.answers import write_answers
+from mmbeit.apis.data import steps_of
 from mmbeit.apis.inference import INFERENCERS, call_options, needs, own_options
 from mmbeit.apis.retrieval import Embedder, contact_sheet
 
@@ -252,3 +254,87 @@ def test_options_of_inferencers_are_found_by_their_names():
         {'data', 'tokenizer', 'images', 'batch_size'},
         {'images'},
     )
+
+
+# ---- by name, and mmpretrain's own ----
+
+SMALL = dict(arch=dict(_delete_=True, **TINY), img_size=32, patch_size=8, num_text_positions=20, vocab_size=VOCAB)
+NAMES = {
+    'vqa': 'beit3-base-p16_beit3-pre_3rdparty_vqav2-480px',
+    'nlvr2': 'beit3-base-p16_beit3-pre_3rdparty_nlvr2',
+    'captioner': 'beit3-base-p16_beit3-pre_3rdparty_coco-caption-480px',
+    'retrieval': 'beit3-base-p16_beit3-itc-pre_3rdparty_coco-retrieval-384px',
+}
+
+
+@pytest.fixture
+def answers(tmp_path):
+    path = tmp_path / 'answer2label.txt'
+    write_answers([f'answer {i}' for i in range(7)], path)
+    return str(path)
+
+
+@pytest.mark.parametrize('task', NAMES)
+def test_models_of_the_metafile_run_by_their_names(task, tokenizer, answers):
+    options = dict(pretrained=False, device='cpu', tokenizer=str(tokenizer.path), backbone=SMALL)
+    inputs = picture()
+    if task == 'vqa':
+        options.update(answers=answers, head=dict(num_classes=7))
+    elif task == 'nlvr2':
+        inputs = (picture(0), picture(1), 'two dogs')
+    elif task == 'captioner':
+        options.update(max_length=8)
+    else:
+        options.update(texts=QUESTIONS)
+    texts = ['two dogs'] if task == 'vqa' else []
+    result = mmbeit.inference_model(NAMES[task], inputs, *texts, **options)
+    if task == 'vqa':
+        assert result['pred_answer'] in [f'answer {i}' for i in range(7)]
+    assert result
+
+
+def theirs(kind, task, tokenizer, answers, **options):
+    """An inferencer of mmpretrain, with a random small model of a recipe, and that model."""
+    import mmpretrain.apis
+
+    overrides = dict(backbone=SMALL)
+    if task == 'vqa':
+        overrides['head'] = dict(num_classes=7, answers=answers)
+    if task == 'captioner':
+        overrides.update(tokenizer=str(tokenizer.path), max_length=8)
+    built = randomize(mmbeit.get_model(NAMES[task], **overrides)).eval()
+    loader = built._config.test_dataloader
+    for step in steps_of(loader.dataset.pipeline):
+        if step.type.endswith('TokenizeText'):
+            step.tokenizer = str(tokenizer.path)
+        if step.type == 'Resize':
+            step.scale = (32, 32)
+    built.data_config = DATA
+    return getattr(mmpretrain.apis, kind)(built, **options), built
+
+
+def test_inferencers_of_mmpretrain_give_the_same(tokenizer, answers, tmp_path):
+    path = tmp_path / 'a.png'
+    picture().save(path)
+    other, built = theirs('VisualQuestionAnsweringInferencer', 'vqa', tokenizer, answers)
+    result = mmbeit.inference_model(built, path, 'two dogs', tokenizer=tokenizer)
+    assert other(str(path), 'two dogs')[0]['pred_answer'] == result['pred_answer']
+    other, built = theirs('NLVRInferencer', 'nlvr2', tokenizer, answers)
+    result = mmbeit.inference_model(built, (path, path, 'two dogs'), tokenizer=tokenizer)
+    scores = other((str(path), str(path), 'two dogs'))[0]['pred_scores']
+    np.testing.assert_allclose(scores, result['pred_scores'], atol=1e-5)
+    other, built = theirs('ImageCaptionInferencer', 'captioner', tokenizer, answers)
+    assert (
+        other(str(path))[0]['pred_caption'] == mmbeit.inference_model(built, path, tokenizer=tokenizer)['pred_caption']
+    )
+    other, built = theirs('ImageToTextRetrievalInferencer', 'retrieval', tokenizer, answers, prototype=QUESTIONS)
+    expected = other(str(path), topk=2)[0]
+    found = mmbeit.inference_model(built, path, texts=QUESTIONS, tokenizer=tokenizer, top=2)
+    assert [hit['text'] for hit in expected] == [hit['text'] for hit in found]
+    np.testing.assert_allclose(
+        [float(hit['match_score']) for hit in expected], [hit['match_score'] for hit in found], atol=1e-5
+    )
+    other, built = theirs('TextToImageRetrievalInferencer', 'retrieval', tokenizer, answers, prototype=[str(path)])
+    expected = other('two dogs', topk=1)[0]
+    found = mmbeit.inference_model(built, 'two dogs', images=[path], tokenizer=tokenizer)
+    assert float(expected[0]['match_score']) == pytest.approx(found[0]['match_score'], abs=1e-5)
