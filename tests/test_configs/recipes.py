@@ -64,14 +64,22 @@ def parse(name: str) -> dict:
     found = re.fullmatch(
         r'(?P<model>.+)_(?P<gpus>\d+)xb(?P<batch>\d+)(-accu(?P<accumulate>\d+))?(-linear)?(-amp)?'
         rf'(-coslr-(?P<epochs>\d+)e_(?P<images>in21k|in1k|{TASKS})(-(?P<size>\d+)px)?'
+        r'|-coslr-(?P<steps>\d+)k_(?P<pairs>image-text)'
         r'|-(?P<iters>\d+)k_(?P<scenes>ade20k)-(?P<crop>\d+)x(?P=crop))',
         name.removesuffix('-fast-views'),
     )
     assert found, f'{name} does not follow the convention for names'
     numbers = {key: int(found[key] or 1) for key in ('gpus', 'batch', 'accumulate')}
-    length = {'iters': 1000 * int(found['iters'])} if found['iters'] else {'epochs': int(found['epochs'])}
+    iters = found['iters'] or found['steps']
+    length = {'iters': 1000 * int(iters)} if iters else {'epochs': int(found['epochs'])}
     size = int(found['size'] or found['crop'] or 224)
-    return {'model': found['model'], 'data': found['images'] or found['scenes'], 'size': size, **numbers, **length}
+    return {
+        'model': found['model'],
+        'data': found['images'] or found['scenes'] or found['pairs'],
+        'size': size,
+        **numbers,
+        **length,
+    }
 
 
 class Finetuning(NamedTuple):

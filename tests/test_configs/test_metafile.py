@@ -6,11 +6,11 @@ from pathlib import Path
 
 import mmengine
 import pytest
-from test_configs.recipes import EVALUATIONS, FAMILIES, PATHS, RECIPES, ROOT, cost_of, parse, recipes_of
+from test_configs.recipes import EVALUATIONS, FAMILIES, MIXTURES, PATHS, RECIPES, ROOT, cost_of, parse, recipes_of
 
 METAFILE = mmengine.load(ROOT / 'metafile.yml')
 MODELS = {model['Name']: model for model in METAFILE['Models']}
-ROWS_WITH_COUNTS = {'beit': 26, 'beitv2': 19, 'beit3': 27}
+ROWS_WITH_COUNTS = {'beit': 26, 'beitv2': 19, 'beit3': 29}
 
 
 # What the official releases hold (unilm:beit/README.md, beit2/README.md, beit2/TOKENIZER.md and their guides).
@@ -29,8 +29,8 @@ RELEASED = {
         vqkd_encoder_base_decoder_1x768x12_clip-d93179da vqkd_encoder_base_decoder_3x768x12_clip-d5036aa7
         vqkd_encoder_base_decoder_1x768x12_dino-663c55d7
     """,
-    # Those of pretraining come with its recipes.
     'beit3': """
+        beit3_{base,large}_patch16_224 beit3_{base,large}_indomain_patch16_224
         beit3_{base,large}_itc_patch16_224 beit3_{base,large}_patch16_224_in1k
         beit3_{base,large}_indomain_patch16_224_in1k beit3_{base,large}_patch16_480_vqa
         beit3_{base,large}_indomain_patch16_480_vqa
@@ -111,7 +111,7 @@ def test_mirrors_hold_the_same_file(name):
     ]
 
 
-@pytest.mark.parametrize('name', [name for family in FAMILIES for name in recipes_of(family)])
+@pytest.mark.parametrize('name', [*MIXTURES, *(name for family in FAMILIES for name in recipes_of(family))])
 def test_every_recipe_is_in_the_metafile_and_in_the_readme(name):
     family = PATHS[name].relative_to(ROOT / 'configs').parts[0]
     assert ROOT / MODELS[name]['Config'] == PATHS[name]
