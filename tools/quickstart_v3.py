@@ -108,7 +108,7 @@ def draw_answers(args: argparse.Namespace, path: Path) -> None:
     answers: dict[str, list] = {}
     for sample in predict(VQA, last_checkpoint(args.work_dir / 'vqa-mdm'), args.data):
         answers.setdefault(sample.img_path, []).append(sample)
-    figure = Figure(figsize=(12, 6), layout='constrained')
+    figure = Figure(figsize=(12, 3.6), layout='constrained')
     for i, (axes, caption) in enumerate(zip(figure.subplots(2, NUM_SHOWN // 2).flat, captions, strict=False)):
         asked = answers[caption.img_path][i % len(answers[caption.img_path])]
         right = caption.pred_caption in caption.gt_caption and asked.pred_answer in asked.gt_answer

@@ -190,7 +190,7 @@ def test_words_have_a_piece_each_and_come_back(root):
 
 def contents(root: Path) -> dict[str, object]:
     """What is in every file; of the text tokenizer the pieces, since it also names the files that it was trained on."""
-    paths = [path for path in root.rglob('*') if path.is_file() and path.suffix not in ('.index', '.spm')]
+    paths = [path for path in root.rglob('*') if path.is_file() and path.suffix not in ('.index', '.lock', '.spm')]
     model = TextTokenizer(root / 'text.spm').model
     pieces = [(model.IdToPiece(i), model.GetScore(i)) for i in range(len(model))]
     return {'text.spm': pieces, **{str(path.relative_to(root)): path.read_bytes() for path in paths}}
