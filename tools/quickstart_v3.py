@@ -31,7 +31,7 @@ from mmbeit.resources import resource_root
 CONFIGS = resource_root() / 'configs/beit3/quickstart'
 VQKD = CONFIGS / 'vqkd_digit-pairs.py'
 PRETRAIN = CONFIGS / 'beit3_beit3-mini-p16_1xb64-coslr-2500_digit-image-text.py'
-VQA = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb32-coslr-5e_digit-vqa.py'
+VQA = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb128-coslr-22e_digit-vqa.py'
 CAPTION = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb32-coslr-10e_digit-caption.py'
 RETRIEVAL = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb128-coslr-20e_digit-retrieval.py'
 DATA = 'data/digit_pairs'  # where the configs look for it
@@ -46,8 +46,8 @@ COLUMNS = {
     'captions found': ('retrieval', 'i2t/retrieval/Recall@1'),
     'pictures found': ('retrieval', 't2i/retrieval/Recall@1'),
 }
-FEW_EPOCHS = 40  # of fine-tuning on few questions
-SECONDS = {'vqkd': 20, 'pretrain': 300, 'vqa': 100, 'vqa-few': 40, 'caption': 60, 'retrieval': 60}  # roughly
+FEW_EPOCHS = 400  # of fine-tuning on few questions
+SECONDS = {'vqkd': 20, 'pretrain': 300, 'vqa': 200, 'vqa-few': 90, 'caption': 60, 'retrieval': 60}  # roughly
 NUM_SHOWN = 8
 
 
