@@ -24,7 +24,7 @@ def test_quickstart_goes_from_the_tokens_to_the_answers(digits, tmp_path):
     counts = dict(train=200, val=50, nlvr_train=1, nlvr_val=1)
     options = [str(part) for name, n in counts.items() for part in (f'--{name.replace("_", "-")}', n)]
     run('tools/dataset_converters/digit_pairs.py', str(digits), str(data), *options)
-    options = dict(data=data, work_dir=work_dir, few=80, epochs=1)
+    options = dict(data=data, work_dir=work_dir, few=160, epochs=1)
     output = run(
         'tools/quickstart_v3.py',
         *(str(part) for name, v in options.items() for part in (f'--{name.replace("_", "-")}', v)),
