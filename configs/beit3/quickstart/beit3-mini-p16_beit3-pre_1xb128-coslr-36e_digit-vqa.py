@@ -1,12 +1,12 @@
 # Of the third quickstart: questions about pictures of digits, from the weights of its masked data modeling.
-# Run: python tools/train.py configs/beit3/quickstart/beit3-mini-p16_beit3-pre_1xb128-coslr-22e_digit-vqa.py
+# Run: python tools/train.py configs/beit3/quickstart/beit3-mini-p16_beit3-pre_1xb128-coslr-36e_digit-vqa.py
 # From scratch: --cfg-options model.backbone.init_cfg=None
 # To look where the question says is learned late and then at once: with batches of 32 it takes far more steps.
 _base_ = '../benchmarks/beit3-base-p16_beit3-pre_8xb16-coslr-10e_vqav2-480px.py'
 data_root = 'data/digit_pairs'
 tokenizer = f'{data_root}/text.spm'
 answers = f'{data_root}/answer2label.txt'
-max_epochs = 22
+max_epochs = 36
 warmup_epochs = 2
 lr = 3e-3
 model = dict(
