@@ -15,9 +15,10 @@ tools:"""
 
 
 def find_tools() -> dict[str, Path]:
-    """Scripts by name, the one nearest to the top of `tools/` where two have the same."""
+    """Scripts by name, the one nearest to the top of `tools/` where two have the same; not the modules beside them."""
     root = resource_root() / 'tools'
     paths = sorted(root.rglob('*.py'), key=lambda path: (-len(path.parts), path))
+    paths = [path for path in paths if "\nif __name__ == '__main__':" in path.read_text()]
     return dict(sorted({path.stem: path for path in paths}.items()))
 
 

@@ -18,7 +18,8 @@ def tokens():
 def test_class_token_of_the_last_block_meets_the_patches_of_the_early_one():
     model, bias = randomize(neck(num_layers=3)), torch.randn(3, 17, 17)
     early, last = tokens()
-    x = torch.cat([last[:, 0].unsqueeze(1), early[:, 1:]], dim=1)
+    last = last[:, 0]
+    x = torch.cat([last.unsqueeze(1), early[:, 1:]], dim=1)
     assert len(model.blocks) == 3
     for block in model.blocks:
         x = block(x, bias)
@@ -29,12 +30,20 @@ def test_class_token_of_the_last_block_meets_the_patches_of_the_early_one():
 def test_nothing_else_of_the_two_counts():
     model = randomize(neck())
     early, last = tokens()
-    expected = model(early, last)
-    other_early, other_last = tokens()
-    other_early[:, 1:], other_last[:, 0] = early[:, 1:], last[:, 0]
-    assert torch.equal(model(other_early, other_last), expected)
-    assert not torch.equal(model(last, last), expected)
-    assert not torch.equal(model(early, early), expected)
+    expected = model(early, last[:, 0])
+    other_early, _ = tokens()
+    other_early[:, 1:] = early[:, 1:]
+    assert torch.equal(model(other_early, last[:, 0]), expected)
+    assert not torch.equal(model(last, last[:, 0]), expected)
+    assert not torch.equal(model(early, early[:, 0]), expected)
+
+
+def test_tokens_to_keep_are_those_of_all():
+    model, bias = randomize(neck(num_layers=3)), torch.randn(3, 17, 17)
+    early, last = tokens()
+    keep = torch.tensor([20, 3, 33, 0])
+    kept = model(early, last[:, 0], bias, keep)
+    torch.testing.assert_close(kept, model(early, last[:, 0], bias).flatten(0, 1)[keep])
 
 
 @pytest.mark.parametrize(
@@ -84,7 +93,7 @@ def test_recomputing_activations_changes_no_gradient():
     early, last = tokens()
     gradients = []
     for model in (plain, saving):
-        model(early, last).square().sum().backward()
+        model(early, last[:, 0]).square().sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 

@@ -21,7 +21,8 @@ def test_tools_are_listed_with_what_they_do(mmbeit, root, capsys):
     mmbeit()
     text = capsys.readouterr().out
     lines = dict(line.split(maxsplit=1) for line in text.splitlines() if line.startswith('  '))
-    assert lines.keys() == {path.stem for path in (root / 'tools').rglob('*.py')}
+    helpers = {'inference', 'measure', 'models', 'pipeline', 'report', 'training'}  # of benchmarks/run.py
+    assert lines.keys() == {path.stem for path in (root / 'tools').rglob('*.py')} - helpers
     assert lines['train'] == 'Train a model'
     mmbeit('-h')
     assert capsys.readouterr().out == text
@@ -42,7 +43,7 @@ def test_nested_tool(mmbeit, tmp_path, capsys):
 def test_unknown_tool(mmbeit, capsys):
     with pytest.raises(SystemExit, match='2'):
         mmbeit('trian')
-    assert capsys.readouterr().err == "error: no tool 'trian'; did you mean train?\n"
+    assert capsys.readouterr().err.startswith("error: no tool 'trian'; did you mean train")
     with pytest.raises(SystemExit, match='2'):
         mmbeit('xyz')
     err = capsys.readouterr().err

@@ -114,6 +114,7 @@ def test_two_processes_killed_and_resumed(probed, root, command, log, tmp_path):
     assert [sorted(streams) for streams in places] == [[0, 1], [0, 1]]
 
 
+@pytest.mark.filterwarnings('ignore:a text of .* is cut off')
 def test_pairs_alone(mdm_configs, tool, log, tmp_path):
     """As in docs/masked_data_modeling.md, at a learning rate for six pairs instead of 6144 samples."""
     groups = 'train_dataloader.dataset.groups'

@@ -172,7 +172,7 @@ class BEiT(BaseModule):
         outs = []
         for i in range(max(indices) + 1):
             block, is_last = self.blocks[i], i == len(self.blocks) - 1
-            args = x, biases[i], keep if is_last else None
+            args = (x, biases[i], keep) if is_last and keep is not None else (x, biases[i])
             if self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(block, *args, use_reentrant=False)
             else:

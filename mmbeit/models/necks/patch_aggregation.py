@@ -73,7 +73,7 @@ class PatchAggregationNeck(BaseModule):
         """
         x = torch.cat([cls_token[:, None], early[:, 1:]], dim=1)
         for i, block in enumerate(self.blocks):
-            args = x, attn_bias, keep if i == len(self.blocks) - 1 else None
+            args = (x, attn_bias, keep) if i == len(self.blocks) - 1 and keep is not None else (x, attn_bias)
             if self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(block, *args, use_reentrant=False)
             else:
