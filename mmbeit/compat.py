@@ -82,7 +82,7 @@ def disable_broken_multimodal() -> bool:
     no longer has, and with it every lookup of `ImageClassifier`. Without either package mmpretrain does so itself.
 
     Returns:
-        Whether they were switched off.
+        Whether they are switched off: at once, or as soon as mmpretrain is imported.
     """
     try:
         broken = int(version('transformers').split('.')[0]) >= 5 and version('pycocotools')
@@ -90,9 +90,7 @@ def disable_broken_multimodal() -> bool:
         return False
     if not broken or importlib.util.find_spec('mmpretrain') is None:
         return False
-    import mmpretrain.utils.dependency as dependency
-
-    dependency.WITH_MULTIMODAL = False
+    after_import('mmpretrain.utils.dependency', lambda dependency: setattr(dependency, 'WITH_MULTIMODAL', False))
     return True
 
 
@@ -102,17 +100,21 @@ def join_model_hub() -> None:
     mmpretrain asks no other package for its models. It takes seconds to import and many users of mmbeit never need it,
     so its hub is extended when, and if, somebody imports it; at once where somebody has done so already.
     """
-    name = 'mmpretrain.apis.model'
 
     def join(module: ModuleType) -> None:
         from mmbeit.apis.index import join_hub
 
         join_hub(module.ModelHub)
 
+    after_import('mmpretrain.apis.model', join)
+
+
+def after_import(name: str, function: Callable[[ModuleType], None]) -> None:
+    """Call a function with a module when, and if, somebody imports it; at once where somebody has done so already."""
     if name in sys.modules:
-        join(sys.modules[name])
+        function(sys.modules[name])
     else:
-        sys.meta_path.insert(0, AfterImport(name, join))
+        sys.meta_path.insert(0, AfterImport(name, function))
 
 
 class AfterImport:

@@ -29,7 +29,8 @@ rank, folder = int(sys.argv[1]), Path({str(folder)!r})
 distributed.init_process_group('gloo', init_method=f'file://{{folder}}/rendezvous', rank=rank, world_size={num_ranks})
 torch.manual_seed(rank)
 """
-    code = f'{start}{textwrap.dedent(code)}\ndistributed.destroy_process_group()\n'
+    # Who leaves while another one is still talking to it may take that one down.
+    code = f'{start}{textwrap.dedent(code)}\ndistributed.barrier()\ndistributed.destroy_process_group()\n'
     processes = [
         subprocess.Popen(
             [sys.executable, '-W', 'ignore', '-c', code, str(rank)],

@@ -106,3 +106,18 @@ def test_multimodal_models_are_switched_off_only_where_they_cannot_be_imported(m
     monkeypatch.setattr(dependency, 'WITH_MULTIMODAL', 'as it was')
     assert compat.disable_broken_multimodal() == off
     assert (False if off else 'as it was') == dependency.WITH_MULTIMODAL
+
+
+def test_switching_multimodal_models_off_waits_for_mmpretrain():
+    code = """
+        import sys
+        from importlib import metadata
+        of_others = metadata.version
+        metadata.version = lambda name: {'transformers': '5.1', 'pycocotools': '2.0'}.get(name) or of_others(name)
+        import mmbeit
+        before = 'mmpretrain' in sys.modules
+        import mmpretrain.models
+        from mmpretrain.utils import dependency
+        print(before, dependency.WITH_MULTIMODAL)
+    """
+    assert run(code) == 'False False'
