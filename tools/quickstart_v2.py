@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmbeit.engine.processes import Run, last_checkpoint, last_metrics, train_stages
-from mmbeit.engine.quickstart import FINETUNE, SECONDS, TOKENIZER, digit_options, pretrained_in, pretraining
+from mmbeit.engine.quickstart import FINETUNE, SECONDS, TOKENIZER, Options, digit_options, pretrained_in, pretraining
 from mmbeit.engine.quickstart import PRETRAIN as TEACHER
 from mmbeit.probing import KNNProbe, LinearProbe, Probed, probe
 from mmbeit.probing.report import draw
@@ -46,22 +46,22 @@ def runs(args: argparse.Namespace, teacher: Path | None, seeds: Iterable[int]) -
         yield from pretraining(root / 'dvae', root / 'teacher', options)
         teacher = last_checkpoint(root / 'teacher')
     teaching = f'model.teacher.init_cfg.checkpoint={teacher}'
-    yield [Run('distilling it into tokens', VQKD, root / 'vqkd', (*data, *held_out, teaching), VQKD_SECONDS)]
+    vqkd = Run('distilling it into tokens', VQKD, root / 'vqkd', (*data, *held_out, teaching), VQKD_SECONDS)
+    yield [vqkd, *finetuning('scratch', None, root, options, seeds)]
     tokens = f'{TOKENIZER}={last_checkpoint(root / "vqkd")}'
-    yield [Run('pretraining BEiT v2 on these', PRETRAIN, root / 'pretrain', (*data, tokens), SECONDS['pretrain'])]
+    pretrain = Run('pretraining BEiT v2 on these', PRETRAIN, root / 'pretrain', (*data, tokens), SECONDS['pretrain'])
+    yield [pretrain, *finetuning('beit', teacher, root, options, seeds)]
+    yield list(finetuning('beitv2', last_checkpoint(root / 'pretrain'), root, options, seeds))
+
+
+def finetuning(name: str, weights: Path | None, root: Path, options: Options, seeds: Iterable[int]) -> Iterator[Run]:
+    """Fine-tuning from some weights, or from scratch, once for every seed."""
     key = 'model.backbone.init_cfg'
-    weights = {
-        'scratch': f'{key}=None',
-        'beit': f'{key}.checkpoint={teacher}',
-        'beitv2': f'{key}.checkpoint={last_checkpoint(root / "pretrain")}',
-    }
-    finetuning = []
+    start = f'{key}=None' if weights is None else f'{key}.checkpoint={weights}'
     for seed in seeds:
         draw_of = (f'randomness.seed={seed}', f'train_dataloader.dataset.ann_file=labelled_{seed}.txt')
-        for name, start in weights.items():
-            work_dir, every = root / f'{name}-{seed}', (*data, *held_out, *draw_of, start)
-            finetuning.append(Run('fine-tuning on 50 labelled scans', FINETUNE, work_dir, every, SECONDS['finetune']))
-    yield finetuning
+        every = (*options.train, *options.val, *draw_of, start)
+        yield Run('fine-tuning on 50 labelled scans', FINETUNE, root / f'{name}-{seed}', every, SECONDS['finetune'])
 
 
 def probes(args: argparse.Namespace, config: Path, checkpoint: Path) -> Probed:
