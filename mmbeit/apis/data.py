@@ -74,10 +74,12 @@ class DataConfig:
         steps = {re.split('[./]', step.type)[-1]: step for step in steps_of(loader.dataset.pipeline)} if loader else {}
         resize = steps.get('ResizeEdge') or steps.get('Resize')
         if resize is None:
-            size = cfg.model.get('backbone', {}).get('img_size')
+            backbone = cfg.model.get('backbone', {})
+            size = backbone.get('img_size')
             if size is None:
                 raise ValueError('the config has no test pipeline that resizes, and no model.backbone.img_size')
             official = 0.875 if max(size if isinstance(size, Sequence) else [size]) < FULL_SIZE else 1.0
+            official = None if backbone.get('type', '').endswith('BEiT3') else official  # squeezed (unilm:beit3)
             return cls(**statistics, size=size, crop=official)
         edge = resize.get('scale', resize.get('size'))
         interpolation = resize.get('interpolation', 'bilinear')
