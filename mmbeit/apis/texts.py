@@ -8,6 +8,7 @@ from torch import nn
 
 from mmbeit.apis.data import steps_of
 from mmbeit.apis.inferencer import Inferencer
+from mmbeit.datasets.transforms.text import as_tokenizer
 from mmbeit.text_tokenizer import TextTokenizer
 
 MAX_LENGTH = 64  # ids of a text, officially
@@ -40,10 +41,6 @@ class TextInferencer(Inferencer):
             ValueError: There is nothing in the text.
         """
         return DataSample(text_ids=self.tokenizer.encode(text, self.max_length))
-
-
-def as_tokenizer(tokenizer: str | os.PathLike | TextTokenizer) -> TextTokenizer:
-    return tokenizer if isinstance(tokenizer, TextTokenizer) else TextTokenizer(tokenizer)
 
 
 def tokenizer_of(model: nn.Module) -> TextTokenizer:

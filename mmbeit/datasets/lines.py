@@ -5,6 +5,7 @@ import mmap
 import os
 import warnings
 import zlib
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -122,7 +123,7 @@ def _starts(block: np.ndarray) -> np.ndarray:
     return starts[np.add.reduceat(block > ord(' '), starts, dtype=np.int64) > 0]
 
 
-class Lines(BaseDataset):
+class Lines(BaseDataset, ABC):
     """Data set whose samples are the lines of files that are not blank.
 
     Args:
@@ -168,9 +169,9 @@ class Lines(BaseDataset):
         info = self.parse(self.files[file][i], f'{self.paths[file]}, byte {self.files[file].offsets[i]}')
         return None if info is None else {**info, 'sample_idx': idx}
 
+    @abstractmethod
     def parse(self, line: bytes, where: str) -> dict | None:
         """From a line to a sample, or to None with a warning that says where it is."""
-        raise NotImplementedError
 
     def prepare_data(self, idx: int) -> dict | None:
         info = self.get_data_info(idx)

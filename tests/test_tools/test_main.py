@@ -43,7 +43,7 @@ def test_nested_tool(mmbeit, tmp_path, capsys):
 def test_unknown_tool(mmbeit, capsys):
     with pytest.raises(SystemExit, match='2'):
         mmbeit('trian')
-    assert capsys.readouterr().err.startswith("error: no tool 'trian'; did you mean train")
+    assert capsys.readouterr().err == "error: no tool 'trian'; did you mean train, run?\n"
     with pytest.raises(SystemExit, match='2'):
         mmbeit('xyz')
     err = capsys.readouterr().err

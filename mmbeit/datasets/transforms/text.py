@@ -1,5 +1,6 @@
 """From texts to ids, and masked ones."""
 
+import os
 import random
 import warnings
 from collections.abc import Sequence
@@ -66,7 +67,8 @@ class TokenizeText(BaseTransform):
         return ids
 
 
-def as_tokenizer(tokenizer: str | TextTokenizer) -> TextTokenizer:
+def as_tokenizer(tokenizer: str | os.PathLike | TextTokenizer) -> TextTokenizer:
+    """A tokenizer, or that of a path or URL."""
     return tokenizer if isinstance(tokenizer, TextTokenizer) else TextTokenizer(tokenizer)
 
 
