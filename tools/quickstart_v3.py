@@ -31,7 +31,7 @@ from mmbeit.resources import resource_root
 CONFIGS = resource_root() / 'configs/beit3/quickstart'
 VQKD = CONFIGS / 'vqkd_digit-pairs.py'
 PRETRAIN = CONFIGS / 'beit3_beit3-mini-p16_1xb64-coslr-2500_digit-image-text.py'
-VQA = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb128-coslr-36e_digit-vqa.py'
+VQA = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb128-coslr-20e_digit-vqa.py'
 CAPTION = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb32-coslr-10e_digit-caption.py'
 RETRIEVAL = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb128-coslr-20e_digit-retrieval.py'
 DATA = 'data/digit_pairs'  # where the configs look for it

@@ -43,6 +43,6 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=lr), paramwise_cfg=dict(layer_decay_rate=1.0))
 _base_.param_scheduler[0].end = 1
-_base_.param_scheduler[1].update(begin=1, end=max_epochs)
+_base_.param_scheduler[1].update(begin=1, end=max_epochs, eta_min_ratio=1e-6 / lr)
 train_cfg = dict(max_epochs=max_epochs, val_interval=10)
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=max_epochs))

@@ -48,6 +48,6 @@ test_dataloader = val_dataloader
 val_evaluator = dict(_delete_=True, type='mmbeit.CaptionExactMatch')
 test_evaluator = val_evaluator
 optim_wrapper = dict(optimizer=dict(lr=lr))
-_base_.param_scheduler[1].end = max_epochs
+_base_.param_scheduler[1].update(end=max_epochs, eta_min_ratio=1e-6 / lr)
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=max_epochs))

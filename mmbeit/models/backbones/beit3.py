@@ -305,16 +305,18 @@ class BEiT3(BaseModule):
         """Initialise as `init` says."""
         if self.is_init:
             return
-        embeddings = [getattr(self, name) for name in ('pos_embed', 'text_pos_embed') if hasattr(self, name)]
         if self.init == 'official':
             init_transformer_(self, bound=0.02)
-            for embedding in embeddings:
-                nn.init.normal_(embedding)
         else:
             init_subln_(self.blocks)
-            tokens = [getattr(self, name, None) for name in ('cls_token', 'mask_token')]
-            for embedding in (*embeddings, *(token for token in tokens if token is not None)):
-                trunc_normal_(embedding)
+            for name in ('cls_token', 'mask_token'):
+                if (token := getattr(self, name, None)) is not None:
+                    trunc_normal_(token)
+        # As torchscale has it. Small positions are found out late: which of three digits a question is about, after
+        # thousands of steps in place of hundreds.
+        for name in ('pos_embed', 'text_pos_embed'):
+            if hasattr(self, name):
+                nn.init.normal_(getattr(self, name))
         if 'text' in self.modalities:
             nn.init.normal_(self.text_embed.weight, std=self.embed_dims**-0.5)
         with naming_files(self.init_cfg):

@@ -1,14 +1,13 @@
 # Of the third quickstart: questions about pictures of digits, from the weights of its masked data modeling.
-# Run: python tools/train.py configs/beit3/quickstart/beit3-mini-p16_beit3-pre_1xb128-coslr-36e_digit-vqa.py
+# Run: python tools/train.py configs/beit3/quickstart/beit3-mini-p16_beit3-pre_1xb128-coslr-20e_digit-vqa.py
 # From scratch: --cfg-options model.backbone.init_cfg=None
-# To look where the question says is learned late and then at once: with batches of 32 it takes far more steps.
 _base_ = '../benchmarks/beit3-base-p16_beit3-pre_8xb16-coslr-10e_vqav2-480px.py'
 data_root = 'data/digit_pairs'
 tokenizer = f'{data_root}/text.spm'
 answers = f'{data_root}/answer2label.txt'
-max_epochs = 36
+max_epochs = 20
 warmup_epochs = 2
-lr = 3e-3
+lr = 2e-3
 model = dict(
     data_preprocessor=dict(mean=[50] * 3, std=[60] * 3),
     backbone=dict(
@@ -49,6 +48,6 @@ val_evaluator = dict(_delete_=True, type='mmbeit.VQAAccuracy')
 test_evaluator = val_evaluator
 optim_wrapper = dict(optimizer=dict(lr=lr), paramwise_cfg=dict(head_lr_mult=1))
 _base_.param_scheduler[0].end = warmup_epochs
-_base_.param_scheduler[1].update(begin=warmup_epochs, end=max_epochs)
+_base_.param_scheduler[1].update(begin=warmup_epochs, end=max_epochs, eta_min_ratio=1e-6 / lr)
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs // 2)
 default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=max_epochs))
