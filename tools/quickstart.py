@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmbeit.engine.processes import Run, command, last_checkpoint, last_metrics, train_stages
-from mmbeit.engine.quickstart import FINETUNE, PRETRAIN, SECONDS, TOKENIZER, digit_options, pretraining
+from mmbeit.engine.quickstart import FINETUNE, PRETRAIN, SECONDS, TOKENIZER, digit_options, finetuning, pretraining
 
 NUM_PICTURES = 6
 
@@ -28,21 +28,8 @@ def runs(args: argparse.Namespace, seeds: Iterable[int]) -> Iterator[list[Run]]:
     """The runs, stage by stage; those of one stage may happen side by side, the stages need what came before."""
     root = args.work_dir
     options = digit_options(args.data, args.epochs)
-    yield from pretraining(root / 'dvae', root / 'pretrain', options)
-    pretrained = last_checkpoint(root / 'pretrain')
-    finetuning = []
-    for seed in seeds:
-        draw_of = (f'randomness.seed={seed}', f'train_dataloader.dataset.ann_file=labelled_{seed}.txt')
-        common = (*options.train, *options.val, *draw_of)
-        for name, weights in (
-            ('scratch', ('model.backbone.init_cfg=None',)),
-            ('beit', (f'model.backbone.init_cfg.checkpoint={pretrained}',)),
-        ):
-            description = 'fine-tuning on 50 labelled images'
-            finetuning.append(
-                Run(description, FINETUNE, root / f'{name}-{seed}', (*common, *weights), SECONDS['finetune'])
-            )
-    yield finetuning
+    yield from pretraining(root / 'dvae', root / 'pretrain', options, finetuning('scratch', None, root, options, seeds))
+    yield list(finetuning('beit', last_checkpoint(root / 'pretrain'), root, options, seeds))
 
 
 def predict(checkpoint: Path, image: Path) -> tuple[str, float]:

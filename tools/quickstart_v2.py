@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mmbeit.engine.processes import Run, last_checkpoint, last_metrics, train_stages
-from mmbeit.engine.quickstart import FINETUNE, SECONDS, TOKENIZER, Options, digit_options, pretrained_in, pretraining
 from mmbeit.engine.quickstart import PRETRAIN as TEACHER
+from mmbeit.engine.quickstart import SECONDS, TOKENIZER, digit_options, finetuning, pretrained_in, pretraining
 from mmbeit.probing import KNNProbe, LinearProbe, Probed, probe
 from mmbeit.probing.report import draw
 from mmbeit.probing.training import Training
@@ -26,9 +26,9 @@ from mmbeit.resources import resource_root
 
 CONFIGS = resource_root() / 'configs' / 'beitv2' / 'quickstart'
 VQKD = CONFIGS / 'vqkd_beit-teacher_digits.py'
-PRETRAIN = CONFIGS / 'beitv2_beit-mini-p4_1xb128-amp-coslr-150e_digits.py'
+PRETRAIN = CONFIGS / 'beitv2_beit-mini-p4_1xb128-amp-coslr-120e_digits.py'
 STARTS = {'scratch': 'from scratch', 'beit': 'from BEiT, the teacher', 'beitv2': 'from BEiT v2'}
-VQKD_SECONDS = 45  # roughly, a share of the progress bar
+VQKD_SECONDS = 90  # roughly, a share of the progress bar
 
 
 def runs(args: argparse.Namespace, teacher: Path | None, seeds: Iterable[int]) -> Iterator[list[Run]]:
@@ -42,26 +42,17 @@ def runs(args: argparse.Namespace, teacher: Path | None, seeds: Iterable[int]) -
     root = args.work_dir
     options = digit_options(args.data, args.epochs)
     data, held_out = options
+    scratch = list(finetuning('scratch', None, root, options, seeds))
     if teacher is None:
-        yield from pretraining(root / 'dvae', root / 'teacher', options)
-        teacher = last_checkpoint(root / 'teacher')
+        yield from pretraining(root / 'dvae', root / 'teacher', options, beside=scratch)
+        teacher, scratch = last_checkpoint(root / 'teacher'), []
     teaching = f'model.teacher.init_cfg.checkpoint={teacher}'
     vqkd = Run('distilling it into tokens', VQKD, root / 'vqkd', (*data, *held_out, teaching), VQKD_SECONDS)
-    yield [vqkd, *finetuning('scratch', None, root, options, seeds)]
+    yield [vqkd, *scratch]
     tokens = f'{TOKENIZER}={last_checkpoint(root / "vqkd")}'
     pretrain = Run('pretraining BEiT v2 on these', PRETRAIN, root / 'pretrain', (*data, tokens), SECONDS['pretrain'])
     yield [pretrain, *finetuning('beit', teacher, root, options, seeds)]
     yield list(finetuning('beitv2', last_checkpoint(root / 'pretrain'), root, options, seeds))
-
-
-def finetuning(name: str, weights: Path | None, root: Path, options: Options, seeds: Iterable[int]) -> Iterator[Run]:
-    """Fine-tuning from some weights, or from scratch, once for every seed."""
-    key = 'model.backbone.init_cfg'
-    start = f'{key}=None' if weights is None else f'{key}.checkpoint={weights}'
-    for seed in seeds:
-        draw_of = (f'randomness.seed={seed}', f'train_dataloader.dataset.ann_file=labelled_{seed}.txt')
-        every = (*options.train, *options.val, *draw_of, start)
-        yield Run('fine-tuning on 50 labelled scans', FINETUNE, root / f'{name}-{seed}', every, SECONDS['finetune'])
 
 
 def probes(args: argparse.Namespace, config: Path, checkpoint: Path) -> Probed:

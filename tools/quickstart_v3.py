@@ -33,7 +33,7 @@ VQKD = CONFIGS / 'vqkd_digit-pairs.py'
 PRETRAIN = CONFIGS / 'beit3_beit3-mini-p16_1xb64-coslr-2500_digit-image-text.py'
 VQA = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb128-coslr-20e_digit-vqa.py'
 CAPTION = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb32-coslr-10e_digit-caption.py'
-RETRIEVAL = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb128-coslr-20e_digit-retrieval.py'
+RETRIEVAL = CONFIGS / 'beit3-mini-p16_beit3-pre_1xb128-coslr-30e_digit-retrieval.py'
 DATA = 'data/digit_pairs'  # where the configs look for it
 TASKS = {'vqa': VQA, 'vqa-few': VQA, 'caption': CAPTION, 'retrieval': RETRIEVAL}
 WEIGHTS = {VQA: 'model.backbone.init_cfg', CAPTION: 'model.init_cfg', RETRIEVAL: 'model.init_cfg'}
@@ -46,8 +46,8 @@ COLUMNS = {
     'captions found': ('retrieval', 'i2t/retrieval/Recall@1'),
     'pictures found': ('retrieval', 't2i/retrieval/Recall@1'),
 }
-FEW_EPOCHS = 400  # of fine-tuning on few questions
-SECONDS = {'vqkd': 20, 'pretrain': 300, 'vqa': 200, 'vqa-few': 90, 'caption': 60, 'retrieval': 60}  # roughly
+FEW_EPOCHS = 250  # of fine-tuning on few questions
+SECONDS = {'vqkd': 40, 'pretrain': 350, 'vqa': 250, 'vqa-few': 80, 'caption': 80, 'retrieval': 60}  # roughly
 NUM_SHOWN = 8
 
 

@@ -31,6 +31,42 @@ def test_contenders_agree_and_are_timed_in_turn(tmp_path):
     assert table.count('| mmpretrain | ') == 2 and 'mmpretrain' in output
 
 
+def test_the_other_cases_can_be_built_and_run():
+    """One step of every contender, with the tiny models, and what is compared of it."""
+    script = """
+from measure import Setting, distance
+from run import CASES
+for name in ('segmentation-512', 'vqkd-base', 'vqa-base', 'scaling-depth'):
+    outputs = []
+    for contender in CASES[name].contenders.values():
+        contender = contender(Setting('cpu', 'float32', quick=True))
+        if contender.output is not None:
+            outputs.append(contender.output())
+        contender.step()
+    assert all(distance(output, outputs[0]) < 1e-4 for output in outputs), name
+    print(name, len(outputs))
+"""
+    done = subprocess.run(
+        [sys.executable, '-c', script], cwd=ROOT / 'tools/benchmarks', capture_output=True, text=True, check=True
+    )
+    counts = dict(line.split() for line in done.stdout.splitlines() if line.startswith(('seg', 'vq', 'scaling')))
+    assert counts == {'segmentation-512': '2', 'vqkd-base': '1', 'vqa-base': '1', 'scaling-depth': '0'}
+
+
+def test_growth_is_compared_with_operations():
+    """Twice the operations in three times the time are 1.5."""
+    script = """
+from measure import Case, Measured, Setting
+from report import Record, rows
+first, second = Measured(1, [1.0, 1.0], flops=10), Measured(1, [3.0, 3.0], flops=20)
+case = Case('x', 'x', {}, growth=True)
+print([row[4] for row in rows(Record(case, Setting('cpu', 'float32'), dict(a=first, b=second), None))])
+"""
+    command = [sys.executable, '-c', script]
+    done = subprocess.run(command, cwd=ROOT / 'tools/benchmarks', capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['', '1.50']"
+
+
 def test_a_name_of_no_case_is_one_line():
     command = [sys.executable, 'tools/benchmarks/run.py', '--only', 'nothing']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -73,6 +73,8 @@ class Case:
         contenders: By name, what makes each of them; 'mmbeit' is the first. `UnableError` is reported.
         unit: Of what is counted.
         flops: Whether operations are counted, and compared with what matrix products reach.
+        growth: Whether the contenders are sizes of one thing, all mmbeit's: then time is compared with operations.
+        memory: Whether it is measured.
         dtypes: In which it is run.
         quick: Whether `--quick` has it.
     """
@@ -82,6 +84,8 @@ class Case:
     contenders: dict[str, Callable[[Setting], Contender]]
     unit: str = 'images'
     flops: bool = True
+    growth: bool = False
+    memory: bool = True
     dtypes: tuple[str, ...] = ('float32', 'bfloat16')
     devices: tuple[str, ...] = ('cpu', 'cuda')
     quick: bool = True
@@ -98,6 +102,7 @@ class Measured:
     Attributes:
         times: Seconds of a step, in the rounds in which everybody had a turn.
         memory: Bytes that a step needs at most, over what the model and the optimizer hold.
+        flops: Operations of a step.
         difference: Relative distance of its output from the first contender's.
         unable: Why nothing was measured.
     """
@@ -105,6 +110,7 @@ class Measured:
     items: int = 0
     times: list[float] = field(default_factory=list)
     memory: int | None = None
+    flops: int | None = None
     difference: float | None = None
     unable: str | None = None
 

@@ -15,6 +15,7 @@ from mmbeit.models.algorithms.mim import masked_places
 
 Arch = str | dict
 NUM_CODES = 8192
+NUM_ANSWERS = 3129
 LAYER_SCALE = 0.1
 NUM_NECK_LAYERS = 2
 
@@ -311,3 +312,34 @@ PRETRAINING: dict[str, Callable[[Arch, int], Pretraining]] = {
     'mmpretrain': mmpretrain_pretraining,
 }
 V2_PEERS = ('mmbeit', 'mmpretrain')  # nobody else has patch aggregation
+
+
+# ---- what no peer trains ----
+
+
+def tokenizer(arch: Arch) -> nn.Module:
+    """VQ-KD, with a BEiT of its size for the teacher."""
+    size = resolve_arch(arch)
+    cfg = dict(
+        type='mmbeit.VQKD',
+        tokenizer=dict(arch=arch, num_codes=NUM_CODES),
+        num_decoder_layers=1,
+        teacher=dict(
+            type='mmbeit.BEiTTeacher',
+            backbone=dict(arch=size._asdict(), rel_pos_bias='shared'),
+            mean=[0.5] * 3,
+            std=[0.5] * 3,
+        ),
+    )
+    return randomize(MODELS.build(cfg))
+
+
+def answerer(arch: Arch, img_size: int) -> nn.Module:
+    """BEiT-3 for VQA."""
+    cfg = dict(
+        type='mmbeit.FusionEncoder',
+        backbone=dict(type='mmbeit.BEiT3', arch=arch, img_size=img_size, final_norm=False),
+        neck=dict(type='mmbeit.Pooler'),
+        head=dict(type='mmbeit.VQAHead', num_classes=NUM_ANSWERS),
+    )
+    return randomize(MODELS.build(cfg))

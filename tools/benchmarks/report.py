@@ -16,7 +16,8 @@ PACKAGES = ('torch', 'timm', 'transformers', 'onedl-mmpretrain', 'onedl-mmsegmen
 MEBI = 1 << 20
 EXPLANATION = """Medians over rounds in which all take turns; +- is half of what lies between the quartiles. A factor is
 the median over the rounds of the time of the peer over that of mmbeit. Memory is what a step needs at most over what
-the model, and in training the optimizer, hold."""
+the model, and in training the optimizer, hold. Time over operations is how much longer one size takes than the first,
+over how many more operations it has."""
 
 
 @dataclass(frozen=True)
@@ -34,26 +35,38 @@ class Record:
 
 
 def header(record: Record) -> list[str]:
-    return ['', 'ms', '+-', f'{record.case.unit}/s', 'mmbeit is faster by', 'memory (MiB)']
+    compared = 'time over operations' if record.case.growth else 'mmbeit is faster by'
+    return ['', 'ms', '+-', f'{record.case.unit}/s', compared, 'memory (MiB)']
+
+
+def comparison(record: Record, one: Measured) -> str:
+    """One that is not the first, with the first: how much longer it took, and where both are sizes, how much longer
+    than its operations are more."""
+    first = next(iter(record.measured.values()))
+    if one is first or not first.times:
+        return ''
+    ratio = first.times_faster_than(one)
+    return f'{ratio / (one.flops / first.flops):.2f}' if record.case.growth else f'{ratio:.2f}x'
 
 
 def rows(record: Record) -> list[list[str]]:
     """Cells of every contender."""
-    first = next(iter(record.measured.values()))
     cells = []
     for name, one in record.measured.items():
         if one.unable or not one.times:
             cells.append([name, one.unable or '', '', '', '', ''])
             continue
-        ratio = f'{first.times_faster_than(one):.2f}x' if one is not first and first.times else ''
         memory = '' if one.memory is None else f'{one.memory / MEBI:,.0f}'
         speed = f'{one.items / one.time:,.4g}'
-        cells.append([name, f'{1000 * one.time:,.4g}', f'{one.spread:.0%}', speed, ratio, memory])
+        cells.append([name, f'{1000 * one.time:,.4g}', f'{one.spread:.0%}', speed, comparison(record, one), memory])
     return cells
 
 
 def note(record: Record) -> str:
-    return '' if record.share is None else f'mmbeit reaches {record.share:.0%} of the rate of matrix products here.'
+    if record.share is None:
+        return ''
+    who = next(iter(record.measured)) if record.case.growth else 'mmbeit'
+    return f'{who} reaches {record.share:.0%} of the rate of matrix products here.'
 
 
 def table(record: Record) -> Table:
@@ -91,13 +104,7 @@ def write(folder: Path, records: list[Record], on: dict[str, str], arguments: li
     command = f'python tools/benchmarks/run.py {shlex.join(arguments)}'.strip()
     lines = ['# mmbeit and its peers', '', f'```bash\n{command}\n```', '']
     lines += [', '.join(f'{name} {value}' for name, value in on.items()) + '.', '']
-    lines += [
-        'Medians over rounds in which all take turns; +- is half of what lies between the quartiles. A factor is the'
-    ]
-    lines += [
-        'median over the rounds of the time of the peer over that of mmbeit. Memory is what a step needs at most over',
-    ]
-    lines += ['what the model, and in training the optimizer, hold.', '']
+    lines += [EXPLANATION, '']
     for record in records:
         lines += [f'## {record.case.title} ({record.setting.dtype})', '']
         cells = [header(record), ['---'] * 6, *rows(record)]

@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -29,9 +30,11 @@ from measure import (
 from pipeline import CASES as PIPELINE
 from report import Record, machine, table, write
 from rich.console import Console
+from scaling import CASES as SCALING
+from startup import CASES as STARTUP
 from training import CASES as TRAINING
 
-CASES = {case.name: case for case in (*TRAINING, *INFERENCE, *PIPELINE)}
+CASES = {case.name: case for case in (*TRAINING, *INFERENCE, *PIPELINE, *SCALING, *STARTUP)}
 TOLERANCE = {'float32': 1e-4, 'bfloat16': 3e-2}  # relative distance of outputs
 BUDGET = 600  # seconds in all
 
@@ -87,25 +90,27 @@ def measure(case: Case, setting: Setting, budget: float) -> tuple[dict[str, Meas
             output = contender.output()
             expected = output if expected is None else expected
             measured[name].difference = distance(output, expected)
-    share = None
-    first = next(iter(ready.values()))
-    flops = count_flops(first.step) if case.flops else None
+    counted = ready if case.growth else dict(islice(ready.items(), 1))
+    if case.flops:
+        for name, contender in counted.items():
+            measured[name].flops = count_flops(contender.step)
     rate = matmul_rate(setting) if case.flops else None
     for name, times in time_in_turn(ready, setting.device, budget).items():
         measured[name].times = times
-    for name, contender in ready.items():
-        if setting.device == 'cuda':
+    if case.memory and setting.device == 'cuda':
+        for name, contender in ready.items():
             measured[name].memory = step_memory(contender, setting.device)
-    del ready, contender, first
+    ready.clear()
+    counted.clear()
     synchronize(setting.device)
-    if setting.device == 'cpu':
+    if case.memory and setting.device == 'cpu':
         for name, one in measured.items():
             if not one.unable:
                 one.memory = memory_of_process(case.name, name, setting)
-    if flops:
-        rate = max(rate, matmul_rate(setting))
-        share = flops / measured[next(iter(measured))].time / rate
-    return measured, share
+    if rate is None:
+        return measured, None
+    first = next(iter(measured.values()))
+    return measured, first.flops / first.time / max(rate, matmul_rate(setting))
 
 
 def main(argv: list[str] | None = None) -> None:

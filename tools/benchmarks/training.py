@@ -5,7 +5,9 @@ from functools import partial
 
 import torch
 from measure import Case, Contender, Setting
-from models import CLASSIFIERS, PRETRAINING, V2_PEERS, logits_of
+from mmpretrain.structures import DataSample
+from models import CLASSIFIERS, NUM_ANSWERS, PRETRAINING, V2_PEERS, answerer, logits_of, tokenizer
+from segmentors import NUM_CLASSES, SEGMENTORS
 from torch import Tensor, nn
 
 NUM_MASKED = 75  # of 196, in the papers
@@ -64,6 +66,45 @@ def finetuning(arch: str, peer: str, setting: Setting) -> Contender:
     return training(model, loss, count, setting)
 
 
+def segmenting(peer: str, setting: Setting) -> Contender:
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    side = 64 if setting.quick else 512
+    model = SEGMENTORS[peer](setting.arch('base'), side).to(setting.device)
+    model.train()  # of which mmseg's returns nothing
+    torch.manual_seed(0)
+    count = 2  # of a GPU, officially
+    images = torch.randn(count, 3, side, side, device=setting.device)
+    labels = torch.randint(0, NUM_CLASSES, (count, 1, side, side), device=setting.device)
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
+    return training(model, lambda: total(model.loss(images, samples)), count, setting)
+
+
+def distilling(setting: Setting) -> Contender:
+    model = tokenizer(setting.arch('base')).to(setting.device).train()
+    count = batch_size(setting, 'base')
+    images = torch.rand(count, 3, 224, 224, device=setting.device)
+    return training(model, lambda: total(model(images, mode='loss')), count, setting)
+
+
+def answering(setting: Setting) -> Contender:
+    side, num_words = (64, 8) if setting.quick else (480, 16)
+    model = answerer(setting.arch('base'), side).to(setting.device).train()
+    count = batch_size(setting, 'base') if setting.device == 'cpu' else 16
+    images = torch.randn(count, 3, side, side, device=setting.device)
+    samples = []
+    for _ in range(count):
+        samples.append(DataSample())
+        samples[-1].set_field(torch.randint(4, 64001, (num_words,)), 'text_ids')
+        samples[-1].set_field(torch.rand(NUM_ANSWERS).round(), 'gt_score')
+    return training(model, lambda: total(model(images, samples, mode='loss')), count, setting)
+
+
+def total(losses: dict[str, Tensor]) -> Tensor:
+    return sum(value.mean() for name, value in losses.items() if 'loss' in name)
+
+
 def pretraining_case(arch: str, version: int) -> Case:
     peers = V2_PEERS if version == 2 else PRETRAINING
     return Case(
@@ -81,4 +122,15 @@ CASES = [
         'A step of fine-tuning BEiT base on ImageNet, without drop path',
         {peer: partial(finetuning, 'base', peer) for peer in CLASSIFIERS},
     ),
+    Case(
+        'segmentation-512',
+        'A step of training UPerNet on BEiT base, two crops of 512',
+        {peer: partial(segmenting, peer) for peer in SEGMENTORS},
+    ),
+    Case(
+        'vqkd-base',
+        'A step of training VQ-KD base on a teacher of its size, which no peer can',
+        {'mmbeit': distilling},
+    ),
+    Case('vqa-base', 'A step of BEiT-3 base on VQA at 480, which no peer can', {'mmbeit': answering}),
 ]

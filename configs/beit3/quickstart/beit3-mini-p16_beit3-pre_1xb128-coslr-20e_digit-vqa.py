@@ -21,7 +21,7 @@ model = dict(
     ),
     head=dict(num_classes=12, answers=answers),
 )
-load = dict(type='mmbeit.LoadImageFromFile', imdecode_backend='pillow')
+load = dict(type='mmbeit.LoadImageFromFile', imdecode_backend='cv2')
 words = dict(type='mmbeit.TokenizeText', key='question', tokenizer=tokenizer)
 score = dict(type='mmbeit.ScoreAnswers', answers=answers)
 train_pipeline = [dict(type='mmbeit.SeedTransforms'), load, words, score, _base_.train_pipeline[-1]]

@@ -23,7 +23,7 @@ model = dict(
     max_length=16,
     init_cfg=dict(checkpoint='work_dirs/quickstart-v3/pretrain/iter_2500.pth'),
 )
-load = dict(type='mmbeit.LoadImageFromFile', imdecode_backend='pillow')
+load = dict(type='mmbeit.LoadImageFromFile', imdecode_backend='cv2')
 train_pipeline = [
     dict(type='mmbeit.SeedTransforms'),
     load,

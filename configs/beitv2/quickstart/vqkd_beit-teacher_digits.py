@@ -1,23 +1,23 @@
 # The second quickstart's tokenizer: VQ-KD on what the first quickstart's BEiT has learned of the digits without labels.
 # Run: python tools/train.py configs/beitv2/quickstart/vqkd_beit-teacher_digits.py, after `make quickstart`
 _base_ = 'vqkd_digits.py'
-max_epochs = 60
+max_epochs = 25
 model = dict(
     tokenizer=dict(
-        arch=dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512), num_codes=128, revive_below=0.1
+        arch=dict(embed_dims=96, num_layers=3, num_heads=3, feedforward_channels=384), num_codes=128, revive_below=0.1
     ),
     teacher=dict(
         _delete_=True,
         type='mmbeit.BEiTTeacher',
         backbone=dict(
-            arch=dict(embed_dims=128, num_layers=6, num_heads=4, feedforward_channels=512),
+            arch=dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384),
             img_size=16,
             patch_size=4,
             rel_pos_bias='shared',
         ),
         mean=[0.5] * 3,
         std=[0.5] * 3,
-        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/quickstart/pretrain/epoch_150.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/quickstart/pretrain/epoch_120.pth'),
     ),
 )
 train_pipeline = [
@@ -26,7 +26,7 @@ train_pipeline = [
     dict(type='torchvision/RandomResizedCrop', size=16, scale=(0.5, 1.0), interpolation='bicubic'),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(num_workers=1, dataset=dict(pipeline=train_pipeline))
 _base_.param_scheduler[1].end = max_epochs
-train_cfg = dict(max_epochs=max_epochs, val_interval=20)
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 default_hooks = dict(checkpoint=dict(interval=max_epochs))

@@ -1,23 +1,23 @@
 # The second quickstart's pretraining: the ImageNet recipe of BEiT v2, shrunk to scans of 16 x 16 pixels, patches of
-# 4 x 4, 6 blocks, of which the fourth is the early one.
-# Run: python tools/train.py configs/beitv2/quickstart/beitv2_beit-mini-p4_1xb128-amp-coslr-150e_digits.py
+# 4 x 4, 4 blocks, of which the third is the early one.
+# Run: python tools/train.py configs/beitv2/quickstart/beitv2_beit-mini-p4_1xb128-amp-coslr-120e_digits.py
 _base_ = '../beitv2_beit-base-p16_8xb256-amp-coslr-1600e_in1k.py'
-max_epochs = 150
+max_epochs = 120
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=128, num_layers=6, num_heads=4, feedforward_channels=512),
+        arch=dict(_delete_=True, embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384),
         img_size=16,
         patch_size=4,
         drop_path_rate=0.0,
     ),
-    neck=dict(early_layers=4),
+    neck=dict(early_layers=3),
     target_generator=dict(
-        arch=dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
+        arch=dict(embed_dims=96, num_layers=3, num_heads=3, feedforward_channels=384),
         img_size=16,
         patch_size=4,
         num_codes=128,
-        init_cfg=dict(checkpoint='work_dirs/quickstart-v2/vqkd/epoch_60.pth'),
+        init_cfg=dict(checkpoint='work_dirs/quickstart-v2/vqkd/epoch_25.pth'),
     ),
 )
 train_dataloader = dict(

@@ -1,11 +1,11 @@
-# The quickstart's pretraining: the ImageNet recipe, shrunk to scans of 16 x 16 pixels, patches of 4 x 4, 6 blocks.
-# Run: python tools/train.py configs/beit/quickstart/beit_beit-mini-p4_1xb128-amp-coslr-150e_digits.py
+# The quickstart's pretraining: the ImageNet recipe, shrunk to scans of 16 x 16 pixels, patches of 4 x 4, 4 blocks.
+# Run: python tools/train.py configs/beit/quickstart/beit_beit-mini-p4_1xb128-amp-coslr-120e_digits.py
 _base_ = '../beit_beit-base-p16_8xb256-amp-coslr-800e_in1k.py'
-max_epochs = 150
+max_epochs = 120
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=128, num_layers=6, num_heads=4, feedforward_channels=512),
+        arch=dict(_delete_=True, embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384),
         img_size=16,
         patch_size=4,
         drop_path_rate=0.0,
