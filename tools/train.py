@@ -25,6 +25,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--tokens', metavar='FOLDER', help='pretrain on what tools/extract_tokens.py wrote for CONFIG')
     parser.add_argument('--amp', action='store_true', help='bfloat16 autocast, where the config has float32')
+    parser.add_argument('--compile', action='store_true', help='compile the transformer blocks (torch.compile)')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     return parser.parse_args(argv)
 
@@ -38,6 +39,8 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.load_from = path and str(path)
     if args.amp and cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
         cfg.optim_wrapper.type = 'mmbeit.AutocastOptimWrapper'
+    if args.compile:
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='mmbeit.CompileBlocksHook')]
     if args.auto_scale_lr:
         if not cfg.get('auto_scale_lr'):
             raise ValueError(f'--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size to scale from')

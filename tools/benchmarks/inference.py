@@ -3,12 +3,11 @@
 from functools import partial
 
 import torch
-from measure import Case, Contender, Setting
+from measure import COMPILED, Case, Contender, Setting
 from models import CLASSIFIERS, logits_of
 
 SIZES = {224: (1, 8), 384: (1, 4), 512: (1, 2), 1024: (1,)}  # of the images: batches
 CUDA_BATCH = {224: 256, 384: 64, 512: 32, 1024: 8}
-COMPILED = ' compiled'
 
 
 def classification(img_size: int, large_batch: bool, peer: str, setting: Setting) -> Contender:

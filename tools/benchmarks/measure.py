@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 TURN = 0.2  # seconds that one turn of a contender takes at least
 MIN_ROUNDS, MAX_ROUNDS = 3, 40
 TINY = dict(embed_dims=64, num_layers=4, num_heads=2, feedforward_channels=256)
+COMPILED = ' compiled'  # ends the name of a contender that is
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
 
 

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from measure import Case, Contender, Setting
+from measure import COMPILED, Case, Contender, Setting
 from mmpretrain.structures import DataSample
 from models import CLASSIFIERS, NUM_ANSWERS, PRETRAINING, V2_PEERS, answerer, logits_of, tokenizer
 from segmentors import NUM_CLASSES, SEGMENTORS
 from torch import Tensor, nn
+
+from mmbeit.engine.compiling import compile_blocks
 
 NUM_MASKED = 75  # of 196, in the papers
 BATCH = {'cpu': {'base': 4, 'large': 2}, 'cuda': {'base': 128, 'large': 64}}
@@ -48,7 +50,11 @@ def masks(count: int, patches: int = 196, device: str = 'cpu') -> Tensor:
 
 
 def pretraining(arch: str, version: int, peer: str, setting: Setting) -> Contender:
-    model = PRETRAINING[peer](setting.arch(arch), version).to(setting.device).train()
+    model = PRETRAINING[peer.removesuffix(COMPILED)](setting.arch(arch), version).to(setting.device).train()
+    if peer == 'mmbeit' + COMPILED:
+        compile_blocks(model)
+    elif peer.endswith(COMPILED):
+        model = torch.compile(model)
     torch.manual_seed(0)
     count = batch_size(setting, arch)
     view = torch.randn(count, 3, 224, 224, device=setting.device)
@@ -105,18 +111,22 @@ def total(losses: dict[str, Tensor]) -> Tensor:
     return sum(value.mean() for name, value in losses.items() if 'loss' in name)
 
 
-def pretraining_case(arch: str, version: int) -> Case:
+def pretraining_case(arch: str, version: int, compiled: bool = False) -> Case:
     peers = V2_PEERS if version == 2 else PRETRAINING
+    if compiled:
+        peers = [peer + COMPILED for peer in ('mmbeit', 'timm', 'transformers')]
     return Case(
-        f'pretraining-v{version}-{arch}',
-        f'A step of pretraining BEiT v{version} {arch}, 75 of 196 patches masked, visual tokens given',
+        f'pretraining-v{version}-{arch}' + ('-compiled' if compiled else ''),
+        f'A step of pretraining BEiT v{version} {arch}, 75 of 196 patches masked, visual tokens given'
+        + (', all compiled' if compiled else ''),
         {peer: partial(pretraining, arch, version, peer) for peer in peers},
-        quick=arch == 'base',
+        quick=arch == 'base' and not compiled,
     )
 
 
 CASES = [
     *(pretraining_case(arch, version) for arch in ('base', 'large') for version in (1, 2)),
+    pretraining_case('base', 1, compiled=True),
     Case(
         'finetuning-base',
         'A step of fine-tuning BEiT base on ImageNet, without drop path',
