@@ -56,7 +56,7 @@ custom_hooks = [
 ]
 optim_wrapper = dict(
     type='mmbeit.AutocastOptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-4, fused=True),
     constructor='mmbeit.LayerDecayOptimWrapperConstructor',
 )
 param_scheduler = dict(

@@ -51,7 +51,9 @@ def test_pretraining_recipes_are_the_official_ones(name):
     cfg, said = read(name), parse(name)
     large = cfg.model.backbone.arch == 'large'
     assert said['gpus'] * said['batch'] == 2048
-    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1.5e-3, betas=(0.9, 0.999), weight_decay=0.05)
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='AdamW', lr=1.5e-3, betas=(0.9, 0.999), weight_decay=0.05, fused=True
+    )
     assert cfg.optim_wrapper.clip_grad.max_norm == (1.0 if large else 3.0)
     assert cfg.model.backbone.drop_path_rate == 0.1
     assert cfg.model.backbone.layer_scale == (1e-5 if large else 0.1)

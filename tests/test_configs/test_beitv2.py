@@ -72,7 +72,7 @@ def test_pretraining_recipes_are_the_official_ones(name):
     large, long = cfg.model.backbone.arch == 'large', said['epochs'] == 1600
     assert said['gpus'] * said['batch'] == 2048
     betas = (0.9, 0.999) if long else (0.9, 0.98)
-    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1.5e-3, betas=betas, weight_decay=0.05)
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1.5e-3, betas=betas, weight_decay=0.05, fused=True)
     assert cfg.optim_wrapper.clip_grad.max_norm == 3.0
     assert cfg.param_scheduler[0].end == 10
     assert cfg.param_scheduler[1].eta_min_ratio * 1.5e-3 == pytest.approx(1e-5)

@@ -42,7 +42,9 @@ def test_header_and_name_agree_with_the_content(name):
 def test_numbers_are_those_of_the_paper(name):
     cfg = read(name)
     assert cfg.auto_scale_lr.base_batch_size == 3 * 2048
-    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-3, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.05)
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='AdamW', lr=1e-3, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.05, fused=True
+    )
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=3.0)
     assert cfg.train_cfg.max_iters == 1_000_000
     backbone = cfg.model.backbone

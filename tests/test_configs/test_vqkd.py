@@ -60,7 +60,7 @@ def test_training_is_the_official_one(name):
     assert batch == 512
     lr = 5e-5 * batch / 128
     optimizer = cfg.optim_wrapper.optimizer
-    assert optimizer == dict(type='AdamW', lr=pytest.approx(lr), betas=(0.9, 0.99), weight_decay=1e-4)
+    assert optimizer == dict(type='AdamW', lr=pytest.approx(lr), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     assert 'clip_grad' not in cfg.optim_wrapper
     assert (cfg.param_scheduler[0].end, cfg.train_cfg.max_epochs) == (10, 100)
     assert cfg.param_scheduler[1].eta_min_ratio * lr == pytest.approx(1e-5)

@@ -2,7 +2,7 @@
 # published: 1e-5, as for BEiT.
 optim_wrapper = dict(
     type='mmbeit.AutocastOptimWrapper',  # bfloat16; for float16: dict(type='AmpOptimWrapper', dtype='float16')
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.05, fused=True),
     constructor='mmbeit.LayerDecayOptimWrapperConstructor',
     clip_grad=dict(max_norm=3.0),
 )

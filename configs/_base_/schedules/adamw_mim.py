@@ -1,7 +1,7 @@
 # Official pretraining of BEiT v1: batch 2048, AdamW, 10 warm-up epochs, cosine to 1e-5 (unilm:beit/README.md).
 optim_wrapper = dict(
     type='mmbeit.AutocastOptimWrapper',  # bfloat16; for float16: dict(type='AmpOptimWrapper', dtype='float16')
-    optimizer=dict(type='AdamW', lr=1.5e-3, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1.5e-3, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     constructor='mmbeit.LayerDecayOptimWrapperConstructor',
     clip_grad=dict(max_norm=3.0),
 )

@@ -6,7 +6,7 @@ warmup_iters = 1500
 max_iters = 160_000
 optim_wrapper = dict(
     type='mmbeit.AutocastOptimWrapper',  # bfloat16; for float16: dict(type='AmpOptimWrapper', dtype='float16')
-    optimizer=dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     constructor='mmbeit.LayerDecayOptimWrapperConstructor',
     # The class token is decayed, too: the official list of what is not has its name without 'backbone.'.
     paramwise_cfg=dict(layer_decay_rate=0.9, no_decay=()),

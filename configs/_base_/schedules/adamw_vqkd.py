@@ -4,7 +4,7 @@ lr = 2e-4
 max_epochs = 100
 optim_wrapper = dict(
     type='mmbeit.AutocastOptimWrapper',  # bfloat16; for float16: dict(type='AmpOptimWrapper', dtype='float16')
-    optimizer=dict(type='AdamW', lr=lr, betas=(0.9, 0.99), weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True),
     constructor='mmbeit.LayerDecayOptimWrapperConstructor',
 )
 param_scheduler = [

@@ -43,7 +43,8 @@ val_evaluator = dict(_delete_=True, type='mmbeit.LinearProbeAccuracy', topk=(1, 
 test_evaluator = val_evaluator
 # All weights decay, biases too, as officially.
 optim_wrapper = dict(
-    type='mmbeit.AutocastOptimWrapper', optimizer=dict(type='AdamW', lr=4e-3, betas=(0.9, 0.999), weight_decay=1e-4)
+    type='mmbeit.AutocastOptimWrapper',
+    optimizer=dict(type='AdamW', lr=4e-3, betas=(0.9, 0.999), weight_decay=1e-4, fused=True),
 )
 param_scheduler = dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=0, end=max_epochs)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)

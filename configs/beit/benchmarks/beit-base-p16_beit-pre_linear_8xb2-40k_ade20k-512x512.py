@@ -46,7 +46,7 @@ model = dict(
 optim_wrapper = dict(
     _delete_=True,
     type='mmbeit.AutocastOptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=1e-4, fused=True),
 )
 _base_.param_scheduler[1].end = max_iters + 1
 train_cfg = dict(max_iters=max_iters, val_interval=10_000)

@@ -1,5 +1,6 @@
 """BEiT v1's visual tokens: the ids of a discrete VAE."""
 
+import torch
 from torch import Tensor
 
 from mmbeit.layers.dvae import DVAEDecoder, DVAEEncoder, map_pixels, unmap_pixels
@@ -41,7 +42,9 @@ class DVAETokenizer(TargetGenerator):
 
     def targets(self, images: Tensor) -> Tensor:
         """Ids (B, N), row by row, of images (B, 3, height, width) in [0, 1]."""
-        return self.encoder(map_pixels(images)).argmax(dim=1).flatten(1)
+        # Convolutions want channels last, and the largest of 8192 is found faster where they lie side by side.
+        pixels = map_pixels(images).contiguous(memory_format=torch.channels_last)
+        return self.encoder(pixels).argmax(dim=1).flatten(1)
 
     def decode(self, ids: Tensor) -> Tensor:
         """Images (B, 3, stride * h, stride * w) in [0, 1] of ids (B, h, w).
