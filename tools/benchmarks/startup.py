@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import Case, Contender, Setting
+from measure import Case, Contender, Setting, UnableError
 from models import classifier, hf_config
 from PIL import Image
 
@@ -37,7 +37,17 @@ def process(command: list[str]) -> None:
 
 
 def importing(module: str, setting: Setting) -> Contender:
-    return Contender(lambda: process(['-c', f'import {module}']), 1)
+    """In a process of its own.
+
+    Raises:
+        UnableError: It cannot be imported, as what needs torchvision where that does not fit torch.
+    """
+    command = ['-c', f'import {module}']
+    try:
+        process(command)
+    except subprocess.CalledProcessError as error:
+        raise UnableError(error.stderr.decode().strip().splitlines()[-1]) from error
+    return Contender(lambda: process(command), 1)
 
 
 def first_step(setting: Setting) -> Contender:
