@@ -50,7 +50,7 @@ class CompileBlocksHook(Hook):
         options: Of `torch.compile`, such as `mode` or `backend`.
     """
 
-    priority = 'VERY_HIGH'  # before copies of the model are made: these share the code
+    priority = 'VERY_HIGH'  # before any hook runs the model
 
     def __init__(self, **options: Any):
         self.options = options
