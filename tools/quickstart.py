@@ -8,10 +8,7 @@ import argparse
 import json
 import subprocess
 import time
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from statistics import mean, pstdev
 
@@ -20,6 +17,7 @@ from rich.table import Table
 
 from mmbeit.engine.processes import Run, command, last_checkpoint, last_metrics, train_stages
 from mmbeit.engine.quickstart import FINETUNE, PRETRAIN, SECONDS, TOKENIZER, digit_options, finetuning, pretraining
+from mmbeit.engine.quiet import quiet
 
 NUM_PICTURES = 6
 
@@ -34,11 +32,7 @@ def runs(args: argparse.Namespace, seeds: Iterable[int]) -> Iterator[list[Run]]:
 
 def predict(checkpoint: Path, image: Path) -> tuple[str, float]:
     """Ask a fine-tuned model about one image: its class and the probability."""
-    from mmengine.logging import MMLogger
-
-    MMLogger.get_instance('mmengine', log_level='ERROR')
-    with redirect_stdout(StringIO()), warnings.catch_warnings():  # importing mmpretrain is noisy
-        warnings.simplefilter('ignore')
+    with quiet():
         from mmpretrain import ImageClassificationInferencer
 
         inferencer = ImageClassificationInferencer(str(FINETUNE), pretrained=str(checkpoint), device='cpu')

@@ -10,7 +10,6 @@ import argparse
 import json
 import subprocess
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from rich.table import Table
 
 from mmbeit.engine.processes import Run, command, last_checkpoint, precision_options, train_stages
 from mmbeit.engine.quickstart import CONFIGS, SECONDS, digit_options, pretrained_in, pretraining
+from mmbeit.engine.quiet import quiet
 
 SEGMENT = CONFIGS / 'beit-mini-p4_upernet_1xb4-800i_scenes.py'
 SEGMENT_SECONDS = 220  # of one run, roughly: a share of the progress bar
@@ -66,8 +66,7 @@ def predictions(args: argparse.Namespace, name: str) -> list[dict]:
 
 def class_iou(samples: list[dict], classes: tuple[str, ...]) -> list[float]:
     """IoU of every class in percent, by mmseg's metric, which logs it but returns the mean alone."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # importing mmseg is noisy
+    with quiet():
         from mmseg.evaluation import IoUMetric
 
     metric = IoUMetric(prefix='scenes')  # without one it warns

@@ -16,9 +16,11 @@ from statistics import mean, pstdev
 from rich.console import Console
 from rich.table import Table
 
+from mmbeit.apis.model import get_model
 from mmbeit.engine.processes import Run, last_checkpoint, last_metrics, train_stages
 from mmbeit.engine.quickstart import PRETRAIN as TEACHER
 from mmbeit.engine.quickstart import SECONDS, TOKENIZER, digit_options, finetuning, pretrained_in, pretraining
+from mmbeit.engine.quiet import quiet
 from mmbeit.probing import KNNProbe, LinearProbe, Probed, probe
 from mmbeit.probing.report import draw
 from mmbeit.probing.training import Training
@@ -58,12 +60,13 @@ def runs(args: argparse.Namespace, teacher: Path | None, seeds: Iterable[int]) -
 def probes(args: argparse.Namespace, config: Path, checkpoint: Path) -> Probed:
     """Linear and nearest-neighbour probes of every block of a frozen backbone, with all labels."""
     epochs = Training().epochs if args.epochs is None else args.epochs
+    with quiet():
+        model = get_model(str(config), pretrained=checkpoint)
     return probe(
-        str(config),
+        model,
         args.data / 'train',
         args.data / 'val',
         (LinearProbe(Training(epochs=epochs)), KNNProbe()),
-        pretrained=checkpoint,
         cache=args.work_dir / 'features',
         num_workers=1,
     )

@@ -25,6 +25,7 @@ from rich.table import Table
 from mmbeit.answers import read_answers
 from mmbeit.engine.config import move, read_config
 from mmbeit.engine.processes import Run, last_checkpoint, last_metrics, precision_options, train_stages
+from mmbeit.engine.quiet import quiet
 from mmbeit.registry import MODELS
 from mmbeit.resources import resource_root
 
@@ -147,7 +148,8 @@ def report(args: argparse.Namespace, console: Console) -> None:
     console.print(table)
     gains = {column: results['mdm'][column] - results['scratch'][column] for column in COLUMNS}
     console.print('Masked data modeling: ' + ', '.join(f'{gain:+.1f} {column}' for column, gain in gains.items()) + '.')
-    draw_answers(args, root / 'answers.png')
+    with quiet():
+        draw_answers(args, root / 'answers.png')
     console.print(f'{root / "answers.png"}')
     codebook = last_metrics(root / 'vqkd')
     (root / 'results.json').write_text(json.dumps({**results, 'gains': gains, 'codebook': codebook}, indent=2) + '\n')
