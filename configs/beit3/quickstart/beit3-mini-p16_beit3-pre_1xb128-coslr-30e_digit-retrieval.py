@@ -2,8 +2,8 @@
 # masked data modeling, without a contrastive tuning in between.
 # Run: python tools/train.py configs/beit3/quickstart/beit3-mini-p16_beit3-pre_1xb128-coslr-30e_digit-retrieval.py
 # From scratch: --cfg-options model.init_cfg=None
-# Measured twice, R@1 among 300: 46.0 and 63.7 % for texts, 44.3 and 59.3 % for images; from scratch it learns nothing in
-# this time.
+# Measured twice, R@1 among 300: 46.0 and 63.7 % for texts, 44.3 and 59.3 % for images; from scratch it learns nothing
+# in this time.
 _base_ = '../benchmarks/beit3-base-p16_beit3-itc-pre_16xb192-coslr-15e_coco-retrieval-384px.py'
 data_root = 'data/digit_pairs'
 tokenizer = f'{data_root}/text.spm'
