@@ -28,9 +28,9 @@ from mmbeit.resources import resource_root
 
 CONFIGS = resource_root() / 'configs' / 'beitv2' / 'quickstart'
 VQKD = CONFIGS / 'vqkd_beit-teacher_digits.py'
-PRETRAIN = CONFIGS / 'beitv2_beit-mini-p4_1xb128-amp-coslr-120e_digits.py'
+PRETRAIN = CONFIGS / 'beitv2_beit-mini-p4_1xb64-amp-coslr-90e_digits.py'
 STARTS = {'scratch': 'from scratch', 'beit': 'from BEiT, the teacher', 'beitv2': 'from BEiT v2'}
-VQKD_SECONDS = 90  # roughly, a share of the progress bar
+VQKD_SECONDS = 50  # roughly, a share of the progress bar
 
 
 def runs(args: argparse.Namespace, teacher: Path | None, seeds: Iterable[int]) -> Iterator[list[Run]]:

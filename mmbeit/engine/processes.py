@@ -112,8 +112,12 @@ def last_checkpoint(work_dir: Path) -> Path:
     return Path((work_dir / 'last_checkpoint').read_text())
 
 
-def precision_options() -> tuple[str, ...]:
-    """Float32, unless the processor multiplies bfloat16 matrices by itself; emulation would be slower."""
+def multiplies_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 matrices by itself; emulation is slower than float32."""
     capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
-    native = any(capabilities.get(name) for name in ('avx512_bf16', 'amx_bf16', 'bf16'))
-    return () if native else ('optim_wrapper.type=OptimWrapper',)
+    return any(capabilities.get(name) for name in ('avx512_bf16', 'amx_bf16', 'bf16'))
+
+
+def precision_options() -> tuple[str, ...]:
+    """Float32, unless the processor has bfloat16."""
+    return () if multiplies_bfloat16() else ('optim_wrapper.type=OptimWrapper',)

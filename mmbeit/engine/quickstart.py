@@ -9,10 +9,10 @@ from mmbeit.resources import resource_root
 
 CONFIGS = resource_root() / 'configs' / 'beit' / 'quickstart'
 DVAE = CONFIGS / 'dvae_digits.py'
-PRETRAIN = CONFIGS / 'beit_beit-mini-p4_1xb128-amp-coslr-120e_digits.py'
+PRETRAIN = CONFIGS / 'beit_beit-mini-p4_1xb64-amp-coslr-90e_digits.py'
 FINETUNE = CONFIGS / 'beit-mini-p4_1xb50-coslr-200e_digits.py'
 TOKENIZER = 'model.target_generator.init_cfg.checkpoint'
-SECONDS = {'dvae': 90, 'pretrain': 300, 'finetune': 30}  # of one run, roughly: shares of the progress bar
+SECONDS = {'dvae': 80, 'pretrain': 160, 'finetune': 25}  # of one run, roughly: shares of the progress bar
 
 
 class Options(NamedTuple):

@@ -1,6 +1,7 @@
-"""Leaving autocast."""
+"""What precision arithmetic has."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -10,3 +11,20 @@ def no_autocast(x: Tensor) -> AbstractContextManager:
     """Where operations on `x` and its like run in the dtype that they have. There is no autocast for 'meta' anyway."""
     device = x.device.type
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+
+
+@contextmanager
+def tf32_products(x: Tensor) -> Iterator[None]:
+    """Where products of float32 matrices on the GPU of `x` may round their factors to TF32, with 10 bits of mantissa.
+
+    Sums stay in float32. Elsewhere, and on GPUs without TF32, nothing changes.
+    """
+    if x.device.type != 'cuda':
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('high')
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

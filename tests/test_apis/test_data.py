@@ -100,7 +100,7 @@ def test_other_sizes_and_shapes(shape, crop):
     [
         ('beit/quickstart/beit-mini-p4_1xb50-coslr-200e_digits', 16, None),
         ('beit/quickstart/dvae_digits', 16, None),
-        ('beit/quickstart/beit_beit-mini-p4_1xb128-amp-coslr-120e_digits', 16, 0.875),
+        ('beit/quickstart/beit_beit-mini-p4_1xb64-amp-coslr-90e_digits', 16, 0.875),
     ],
 )
 def test_data_of_other_recipes(recipe, size, crop):

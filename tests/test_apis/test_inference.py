@@ -245,7 +245,7 @@ def test_drawn_masks_depend_on_the_seed_and_the_place_alone():
 
 
 def test_masks_of_a_recipe():
-    name = 'beit_beit-mini-p4_1xb128-amp-coslr-120e_digits'
+    name = 'beit_beit-mini-p4_1xb64-amp-coslr-90e_digits'
     options = dict(target_generator=None, head=dict(num_codes=11))
     infer = MaskedImageModelingInferencer(name, pretrained=False, device='cpu', **options)
     mask = infer(picture())['mask']
@@ -254,7 +254,7 @@ def test_masks_of_a_recipe():
 
 def test_picture_where_the_tokenizer_has_a_decoder():
     tokenizer = dict(num_codes=16, width=8, num_groups=2, num_blocks=1, decoder=True, init_cfg=None)
-    name = 'beit_beit-mini-p4_1xb128-amp-coslr-120e_digits'
+    name = 'beit_beit-mini-p4_1xb64-amp-coslr-90e_digits'
     model = mmbeit.get_model(name, backbone=dict(img_size=16), target_generator={**tokenizer, 'num_groups': 3})
     images = [picture(0), picture(1)]
     results = MaskedImageModelingInferencer(model)(images, seed=1)

@@ -71,7 +71,7 @@ def test_digits_with_weights_as_they_are_drawn(run, tmp_path):
     digits = runpy.run_path(str(ROOT / 'tools' / 'dataset_converters' / 'digits.py'))
     digits['write_digits'](tmp_path / 'digits')
     images = dict(train=tmp_path / 'digits' / 'train', val=tmp_path / 'digits' / 'val')
-    model = 'beit_beit-mini-p4_1xb128-amp-coslr-120e_digits'
+    model = 'beit_beit-mini-p4_1xb64-amp-coslr-90e_digits'
     results = run(model, 'none', **images)
     linear = '--kind', 'linear'
     assert results['num_train'] == 1437 and results['num_val'] == 360

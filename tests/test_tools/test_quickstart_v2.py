@@ -16,10 +16,10 @@ from test_tools.test_quickstart import ROOT, run
 def teacher(tmp_path_factory):
     """Work folder of a pretraining, as the first quickstart leaves it; of weights as they are drawn."""
     folder = tmp_path_factory.mktemp('pretrain')
-    cfg = Config.fromfile(ROOT / 'configs/beit/quickstart/beit_beit-mini-p4_1xb128-amp-coslr-120e_digits.py').model
+    cfg = Config.fromfile(ROOT / 'configs/beit/quickstart/beit_beit-mini-p4_1xb64-amp-coslr-90e_digits.py').model
     model = MODELS.build({**cfg, 'target_generator': None, 'head': dict(cfg.head, num_codes=128)})
-    torch.save({'state_dict': model.state_dict(), 'meta': {}}, folder / 'epoch_120.pth')
-    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_120.pth'))
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, folder / 'epoch_90.pth')
+    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_90.pth'))
     return folder
 
 

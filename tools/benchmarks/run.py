@@ -34,6 +34,8 @@ from scaling import CASES as SCALING
 from startup import CASES as STARTUP
 from training import CASES as TRAINING
 
+from mmbeit.engine.processes import multiplies_bfloat16
+
 CASES = {case.name: case for case in (*TRAINING, *INFERENCE, *PIPELINE, *SCALING, *STARTUP)}
 TOLERANCE = {'float32': 1e-4, 'bfloat16': 3e-2}  # relative distance of outputs
 BUDGET = 600  # seconds in all
@@ -42,7 +44,12 @@ BUDGET = 600  # seconds in all
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--dtype', choices=list(DTYPES), nargs='*', help='bfloat16 on GPUs, else both')
+    parser.add_argument(
+        '--dtype',
+        choices=list(DTYPES),
+        nargs='*',
+        help='bfloat16 on GPUs, float32 on CPUs, on those that have bfloat16 both',
+    )
     parser.add_argument('--only', nargs='*', metavar='NAME', help='cases, or what their names start with')
     parser.add_argument('--quick', action='store_true', help='few and small cases, to see that it works')
     parser.add_argument('--budget', type=float, default=BUDGET, help='seconds in all, roughly (%(default)s)')
@@ -61,7 +68,7 @@ def chosen(args: argparse.Namespace) -> list[tuple[Case, Setting]]:
     for name in args.only or ():
         if not any(case.startswith(name) for case in CASES):
             sys.exit(f'no case {name!r}: expected some of {", ".join(CASES)}')
-    dtypes = args.dtype or (['bfloat16'] if args.device == 'cuda' else list(DTYPES))
+    dtypes = args.dtype or dtypes_of(args.device)
     cases = [
         case
         for case in CASES.values()
@@ -72,6 +79,13 @@ def chosen(args: argparse.Namespace) -> list[tuple[Case, Setting]]:
     return [
         (case, Setting(args.device, dtype, args.quick)) for case in cases for dtype in dtypes if dtype in case.dtypes
     ]
+
+
+def dtypes_of(device: str) -> list[str]:
+    """What people train and run models in there."""
+    if device == 'cuda':
+        return ['bfloat16']
+    return ['float32', 'bfloat16'] if multiplies_bfloat16() else ['float32']
 
 
 def measure(case: Case, setting: Setting, budget: float) -> tuple[dict[str, Measured], float | None]:

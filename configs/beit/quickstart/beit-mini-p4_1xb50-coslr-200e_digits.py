@@ -6,13 +6,13 @@ max_epochs = 200
 data_preprocessor = dict(num_classes=10, mean=[127.5] * 3, std=[127.5] * 3)
 model = dict(
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384),
+        arch=dict(_delete_=True, embed_dims=64, num_layers=4, num_heads=2, feedforward_channels=256),
         img_size=16,
         patch_size=4,
     ),
     head=dict(
         num_classes=10,
-        in_channels=96,
+        in_channels=64,
         loss=dict(_delete_=True, type='CrossEntropyLoss'),
     ),
     train_cfg=None,

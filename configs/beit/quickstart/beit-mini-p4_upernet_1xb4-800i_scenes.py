@@ -6,18 +6,18 @@ max_iters = 800
 classes = ('ground', *'0123456789')
 num_classes = len(classes)
 size = 48
-width = 96
+width = 64
 channels = 48
 loss_decode = dict(class_weight=[0.1] + [1.0] * 10)  # most of a picture is ground
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3, size=(size, size)),
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=width, num_layers=4, num_heads=3, feedforward_channels=4 * width),
+        arch=dict(_delete_=True, embed_dims=width, num_layers=4, num_heads=2, feedforward_channels=4 * width),
         img_size=size,
         patch_size=4,
         drop_path_rate=0.0,
         out_indices=(0, 1, 2, 3),
-        init_cfg=dict(checkpoint='work_dirs/quickstart/pretrain/epoch_120.pth'),
+        init_cfg=dict(checkpoint='work_dirs/quickstart/pretrain/epoch_90.pth'),
     ),
     neck=dict(in_channels=width),
     decode_head=dict(in_channels=[width] * 4, channels=channels, num_classes=num_classes, loss_decode=loss_decode),

@@ -4,20 +4,20 @@ _base_ = 'vqkd_digits.py'
 max_epochs = 25
 model = dict(
     tokenizer=dict(
-        arch=dict(embed_dims=96, num_layers=3, num_heads=3, feedforward_channels=384), num_codes=128, revive_below=0.1
+        arch=dict(embed_dims=64, num_layers=2, num_heads=2, feedforward_channels=256), num_codes=128, revive_below=0.1
     ),
     teacher=dict(
         _delete_=True,
         type='mmbeit.BEiTTeacher',
         backbone=dict(
-            arch=dict(embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384),
+            arch=dict(embed_dims=64, num_layers=4, num_heads=2, feedforward_channels=256),
             img_size=16,
             patch_size=4,
             rel_pos_bias='shared',
         ),
         mean=[0.5] * 3,
         std=[0.5] * 3,
-        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/quickstart/pretrain/epoch_120.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/quickstart/pretrain/epoch_90.pth'),
     ),
 )
 train_pipeline = [

@@ -1,19 +1,19 @@
 # The second quickstart's pretraining: the ImageNet recipe of BEiT v2, shrunk to scans of 16 x 16 pixels, patches of
 # 4 x 4, 4 blocks, of which the third is the early one.
-# Run: python tools/train.py configs/beitv2/quickstart/beitv2_beit-mini-p4_1xb128-amp-coslr-120e_digits.py
+# Run: python tools/train.py configs/beitv2/quickstart/beitv2_beit-mini-p4_1xb64-amp-coslr-90e_digits.py
 _base_ = '../beitv2_beit-base-p16_8xb256-amp-coslr-1600e_in1k.py'
-max_epochs = 120
+max_epochs = 90
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(
-        arch=dict(_delete_=True, embed_dims=96, num_layers=4, num_heads=3, feedforward_channels=384),
+        arch=dict(_delete_=True, embed_dims=64, num_layers=4, num_heads=2, feedforward_channels=256),
         img_size=16,
         patch_size=4,
         drop_path_rate=0.0,
     ),
     neck=dict(early_layers=3),
     target_generator=dict(
-        arch=dict(embed_dims=96, num_layers=3, num_heads=3, feedforward_channels=384),
+        arch=dict(embed_dims=64, num_layers=2, num_heads=2, feedforward_channels=256),
         img_size=16,
         patch_size=4,
         num_codes=128,
@@ -21,7 +21,7 @@ model = dict(
     ),
 )
 train_dataloader = dict(
-    batch_size=128,
+    batch_size=64,
     num_workers=1,
     pin_memory=False,
     dataset=dict(
@@ -41,7 +41,7 @@ train_dataloader = dict(
         ],
     ),
 )
-optim_wrapper = dict(optimizer=dict(lr=3e-3))
+optim_wrapper = dict(optimizer=dict(lr=5e-3))
 _base_.param_scheduler[1].end = max_epochs
 train_cfg = dict(max_epochs=max_epochs)
-default_hooks = dict(logger=dict(interval=11), checkpoint=dict(interval=max_epochs))
+default_hooks = dict(logger=dict(interval=22), checkpoint=dict(interval=max_epochs))
