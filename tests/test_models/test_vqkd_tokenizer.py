@@ -1,10 +1,12 @@
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
 import torch.nn.functional as F
 from builders import TINY, randomize
 from test_checkpoint import official, peers
+from torch.overrides import TorchFunctionMode
 
 from mmbeit.checkpoint.load import CheckpointError
 from mmbeit.models import VQKDEncoder, VQKDTokenizer
@@ -103,6 +105,58 @@ def test_initialisation_is_the_official_one():
 
 
 # ---- tokenizer ----
+
+
+class RoundedFactors(TorchFunctionMode):
+    """Products of matrices as a GPU computes them in TF32: from factors of 10 bits of mantissa, summed in float32."""
+
+    PRODUCTS = (F.linear, F.conv2d, torch.conv2d, F.scaled_dot_product_attention)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in self.PRODUCTS:
+            factors = 3 if function is F.scaled_dot_product_attention else 2
+            args = (*map(self.rounded, args[:factors]), *args[factors:])
+        return function(*args, **(kwargs or {}))
+
+    def rounded(self, x):
+        bits = x.contiguous().view(torch.int32)
+        return ((bits + 0xFFF + (bits >> 13 & 1)) & ~0x1FFF).view(torch.float32)
+
+
+def test_factors_are_rounded_to_the_nearest():
+    rounded = RoundedFactors().rounded(torch.tensor([1 + 2**-10, 1 + 2**-11, 1 + 3 * 2**-11, 1 + 2**-12, -3.0]))
+    assert rounded.tolist() == [1 + 2**-10, 1, 1 + 2 * 2**-10, 1, -3.0]
+
+
+def test_ids_of_a_transformer_in_tf32_are_nearly_always_those_in_float32_and_more_often_than_in_bfloat16():
+    model = randomize(VQKDTokenizer(**SIZES))
+    images = torch.rand(256, 3, 32, 32)
+    with torch.no_grad():
+        exact = model(images)
+        with RoundedFactors():
+            tokens = model.network.encode(images)
+        tf32 = model.network.quantize(tokens).ids
+        with torch.autocast('cpu', torch.bfloat16):
+            bfloat16 = model.network(images).ids
+    same, same_bfloat16 = (float((ids == exact).float().mean()) for ids in (tf32, bfloat16))
+    assert 1 > same > 0.995 and same > same_bfloat16
+
+
+def test_only_the_transformer_runs_in_tf32(monkeypatch, images):
+    inside, seen = [], []
+
+    @contextmanager
+    def recorded(x):
+        inside.append(x.device)
+        yield
+        inside.pop()
+
+    monkeypatch.setattr('mmbeit.models.target_generators.vqkd.tf32_products', recorded)
+    model = randomize(VQKDTokenizer(**SIZES))
+    for part in (model.network.encoder, model.network.encode_task_layer, model.network.quantizer):
+        part.register_forward_hook(lambda *_: seen.append(bool(inside)))
+    model(images)
+    assert seen == [True, False, False]
 
 
 def test_tokenizer_is_frozen_and_gives_the_ids_of_its_encoder(images):

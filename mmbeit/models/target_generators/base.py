@@ -18,8 +18,8 @@ class TargetGenerator(BaseModule, ABC):
 
     The attribute `num_codes` is the number of ids, `embed_dims` the width D, `stride` the side of a patch in pixels.
     It owns the normalisation that it was trained with. It is always in eval mode, gives no gradient, and has float32
-    weights whatever the model is cast to. It also computes in float32 whatever autocast says, since ids near a tie
-    would flip, unless a class says otherwise by `follows_autocast`.
+    weights whatever the model is cast to. It also computes in float32 whatever autocast says (on GPUs in TF32 in part),
+    since ids near a tie would flip, unless a class says otherwise by `follows_autocast`.
 
     Args:
         init_cfg: `dict(type='Pretrained', checkpoint=PATH)`, or a list of them; every weight has to come from there.
