@@ -2,7 +2,8 @@
 
 import atexit
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -79,14 +80,25 @@ PIPELINES: dict[str, Callable[[], Callable]] = {
 }
 
 
-def samples(sizes: tuple[tuple[int, int], ...], name: str, setting: Setting) -> Contender:
+@contextmanager
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+def samples(sizes: tuple[tuple[int, int], ...], name: str, setting: Setting) -> Contender:
     run, paths = PIPELINES[name](), photos(sizes)[:: 6 if setting.quick else 1]
 
     def step() -> None:
-        for path in paths:
-            run(dict(img_path=path))
+        with one_thread():
+            for path in paths:
+                run(dict(img_path=path))
 
     return Contender(step, len(paths))
 

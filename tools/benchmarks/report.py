@@ -97,10 +97,9 @@ def _lines(path: str) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def write(folder: Path, records: list[Record], on: dict[str, str], arguments: list[str]) -> None:
-    """Write `DEVICE_MONTH.md` and `.json`."""
+def write(folder: Path, stem: str, records: list[Record], on: dict[str, str], arguments: list[str]) -> None:
+    """Write `STEM.md` and `.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f'{records[0].setting.device}_{on["date"][:7].replace("-", "")}'
     command = f'python tools/benchmarks/run.py {shlex.join(arguments)}'.strip()
     lines = ['# mmbeit and its peers', '', f'```bash\n{command}\n```', '']
     lines += [', '.join(f'{name} {value}' for name, value in on.items()) + '.', '']

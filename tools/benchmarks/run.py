@@ -54,6 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--quick', action='store_true', help='few and small cases, to see that it works')
     parser.add_argument('--budget', type=float, default=BUDGET, help='seconds in all, roughly (%(default)s)')
     parser.add_argument('--out-dir', type=Path, help='where the record goes; by default none is written')
+    parser.add_argument('--name', help='of the record; by default the device and the month')
     parser.add_argument('--list', action='store_true', help='print the names of the cases')
     parser.add_argument('--memory-of', metavar='CONTENDER', help=argparse.SUPPRESS)  # of one step, in bytes
     return parser.parse_args(argv)
@@ -139,7 +140,8 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(step_memory(case.contenders[args.memory_of](setting), setting.device)))
         return
     console = Console()
-    records, start = [], time.monotonic()
+    records, start, on = [], time.monotonic(), machine(args.device)
+    arguments = argv if argv is not None else sys.argv[1:]
     for i, (case, setting) in enumerate(work):
         left = args.budget - (time.monotonic() - start)
         console.print(f'{case.name}, {setting.dtype} ({i + 1} of {len(work)}, {max(left, 0):.0f} s left)', style='dim')
@@ -150,8 +152,8 @@ def main(argv: list[str] | None = None) -> None:
                 one.unable = f'its output differs by {one.difference:.1e}'
         records.append(Record(case, setting, measured, share))
         console.print(table(records[-1]))
-    if args.out_dir is not None:
-        write(args.out_dir, records, machine(args.device), argv if argv is not None else sys.argv[1:])
+        if args.out_dir is not None:  # what was measured is not lost if the rest is broken off
+            write(args.out_dir, args.name or f'{args.device}_{on["date"][:7].replace("-", "")}', records, on, arguments)
 
 
 if __name__ == '__main__':
