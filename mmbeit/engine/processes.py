@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mmbeit.layers.autocast import multiplies_bfloat16
 from mmbeit.resources import resource_root
 
 TOOLS = resource_root() / 'tools'
@@ -110,12 +110,6 @@ def last_metrics(work_dir: Path) -> dict[str, float]:
 def last_checkpoint(work_dir: Path) -> Path:
     """What a run wrote last."""
     return Path((work_dir / 'last_checkpoint').read_text())
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices by itself; emulation is slower than float32."""
-    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
-    return any(capabilities.get(name) for name in ('avx512_bf16', 'amx_bf16', 'bf16'))
 
 
 def precision_options() -> tuple[str, ...]:

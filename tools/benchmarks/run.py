@@ -34,7 +34,7 @@ from scaling import CASES as SCALING
 from startup import CASES as STARTUP
 from training import CASES as TRAINING
 
-from mmbeit.engine.processes import multiplies_bfloat16
+from mmbeit.layers.autocast import multiplies_bfloat16
 
 CASES = {case.name: case for case in (*TRAINING, *INFERENCE, *PIPELINE, *SCALING, *STARTUP)}
 TOLERANCE = {'float32': 1e-4, 'bfloat16': 3e-2}  # relative distance of outputs

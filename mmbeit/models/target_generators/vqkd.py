@@ -142,8 +142,8 @@ class VQKDTokenizer(TargetGenerator):
     def targets(self, images: Tensor) -> Tensor:
         """Ids (B, N), row by row, of images (B, 3, height, width) in [0, 1].
 
-        On GPUs the transformer multiplies in TF32, as convolutions there do by PyTorch's default. Of 28,752 patches of
-        scans 99.92 % had the same ids as in float32; in bfloat16 it were 99.18 %. `NVIDIA_TF32_OVERRIDE=0` in the
+        On GPUs the transformer multiplies in TF32, as convolutions there do by PyTorch's default. Fewer than one id in
+        a thousand changes by that in a trained tokenizer (docs/performance.md); `NVIDIA_TF32_OVERRIDE=0` in the
         environment forbids it.
         """
         with tf32_products(images):
