@@ -1,5 +1,7 @@
 """The transformer block of BEiT v1 and v2."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,6 +33,32 @@ class LayerScale(nn.Module):
         return self.gamma * x
 
 
+class Kept(NamedTuple):
+    """For which samples of a batch a residual branch is run, and what it counts.
+
+    Attributes:
+        samples: Of the B samples, those for whom it is run (S,) long; None: all.
+        counts: Where it is run for all, for whom it counts: bool (B,), or (T,) of tokens; None: for all.
+        weight: By which it is multiplied.
+    """
+
+    samples: Tensor | None = None
+    counts: Tensor | None = None
+    weight: float = 1.0
+
+    def of(self, x: Tensor) -> Tensor:
+        """The samples (S, ...) of a batch (B, ...) for whom the branch is run."""
+        return x if self.samples is None else x.index_select(0, self.samples)
+
+    def add(self, x: Tensor, branch: Tensor) -> Tensor:
+        """Add what the branch made of :meth:`of` to the batch (B, ...), or to its tokens (T, ...)."""
+        if self.samples is not None:
+            return x.index_add(0, self.samples, branch.to(x.dtype), alpha=self.weight)
+        if self.counts is not None:
+            branch = branch * self.counts.view(-1, *[1] * (branch.ndim - 1))
+        return x + branch if self.weight == 1 else torch.add(x, branch, alpha=self.weight)
+
+
 class DropPath(nn.Module):
     """Stochastic depth: in training, drop a residual branch for a whole sample with probability `rate`."""
 
@@ -38,19 +66,31 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = float(rate)
 
-    def forward(self, x: Tensor, samples: Tensor | None = None, num_samples: int | None = None) -> Tensor:
-        """Drop.
+    def forward(self, num_samples: int, device: torch.device, owners: Tensor | None = None) -> Kept:
+        """Draw for which samples the branch is kept, where it weighs 1 / (1 - rate).
+
+        It need not be run for the others. Where code is compiled it is, for their number is another one in every step.
 
         Args:
-            x: A sample in each row (B, ...); or tokens (T, D) of which `samples` says whose they are.
-            samples: (T,) long, in [0, num_samples).
-            num_samples: Samples B of the batch, for which the same is drawn as for whole ones.
+            num_samples: Size B of the batch.
+            device: Of the samples.
+            owners: Whose tokens are there in place of whole samples, (T,) long in [0, B). Then the branch is run for
+                all of them.
         """
         if not self.training or self.rate == 0:
-            return x
-        keep = 1 - self.rate
-        kept = torch.rand(num_samples or x.shape[0], *[1] * (x.ndim - 1), device=x.device).add_(keep).floor_()
-        return x / keep * (kept if samples is None else kept[samples])
+            return Kept()
+        compiling, weight = torch.compiler.is_compiling(), 1 / (1 - self.rate)
+        # On the CPU, for a GPU would have to be waited for; compiled code never asks how many there are.
+        counts = torch.rand(num_samples, device=device if compiling else None) >= self.rate
+        if compiling or owners is not None:
+            counts = counts.to(device, non_blocking=True)
+            return Kept(counts=counts if owners is None else counts[owners], weight=weight)
+        samples = counts.nonzero()[:, 0]
+        if len(samples) == num_samples:
+            return Kept(weight=weight)
+        if len(samples) == 0:  # one without weight, for every parameter is to have a gradient: DDP waits for it
+            samples, weight = torch.zeros(1, dtype=torch.long), 0.0
+        return Kept(samples.to(device, non_blocking=True), weight=weight)
 
     def extra_repr(self) -> str:
         return f'{self.rate:.4f}'
@@ -84,7 +124,7 @@ class Block(nn.Module):
 
         Args:
             x: Tokens (B, N, D).
-            attn_bias: Added to the attention logits, broadcastable to (B, H, N, N).
+            attn_bias: Added to the attention logits of each sample, broadcastable to (H, N, N).
             keep: Which tokens of the batch come out, (T,) long in [0, B*N); None: all. The others are attended to and
                 not computed any further.
 
@@ -92,8 +132,9 @@ class Block(nn.Module):
             Tokens (B, N, D), or those to keep (T, D).
         """
         B, N, _ = x.shape
-        samples = None if keep is None else keep // N
-        branch = self.attn(self.norm1(x), attn_bias, keep)
-        x = x if keep is None else x.flatten(0, 1)[keep]
-        x = x + self.drop_path(self.scale1(branch), samples, B)
-        return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))), samples, B)
+        owners = None if keep is None else keep // N
+        kept = self.drop_path(B, x.device, owners)
+        branch = self.attn(self.norm1(kept.of(x)), attn_bias, keep)
+        x = kept.add(x if keep is None else x.flatten(0, 1)[keep], self.scale1(branch))
+        kept = self.drop_path(B, x.device, owners)
+        return kept.add(x, self.scale2(self.mlp(self.norm2(kept.of(x)))))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmbeit.layers.block import DropPath
+from mmbeit.layers.block import DropPath, Kept
 
 MODALITIES = ('vision', 'text')
 EPS = 1e-5  # of every LayerNorm; BEiT v1 and v2 have 1e-6
@@ -161,19 +161,22 @@ class MultiwayBlock(nn.Module):
                 attended to and not computed any further.
 
         Returns:
-            Tokens by modality; keys and values of all tokens.
+            Tokens by modality; keys and values of all tokens, in training of those samples that were not dropped.
         """
-        normed = self.norm1(streams)
+        kept = self._draw(streams)
+        normed = self.norm1({name: kept.of(x) for name, x in streams.items()})
         queries = normed
         if keep:
             streams, queries = first_tokens(streams, keep), first_tokens(normed, keep)
+        if attn_bias is not None and len(attn_bias) > 1:
+            attn_bias = kept.of(attn_bias)
         branch, present = self.attn(queries, normed, attn_bias, past)
-        streams = self._add(streams, branch)
-        return self._add(streams, self.mlp(self.norm2(streams))), present
+        streams = {name: kept.add(x, branch[name]) for name, x in streams.items()}
+        kept = self._draw(streams)
+        branch = self.mlp(self.norm2({name: kept.of(x) for name, x in streams.items()}))
+        return {name: kept.add(x, branch[name]) for name, x in streams.items()}, present
 
-    def _add(self, streams: Streams, branch: Streams) -> Streams:
-        if not self.training or self.drop_path.rate == 0:
-            return {name: x + branch[name] for name, x in streams.items()}
+    def _draw(self, streams: Streams) -> Kept:
+        """For which samples a branch is kept, in all modalities at once."""
         x = next(iter(streams.values()))
-        kept = self.drop_path(x.new_ones(len(x), 1, 1))  # one draw for all modalities
-        return {name: x + kept * branch[name] for name, x in streams.items()}
+        return self.drop_path(len(x), x.device)

@@ -91,6 +91,12 @@ def test_padding_of_a_continuation_is_its_own():
     exact(out.text[~padding], expected[~padding])
 
 
+def test_a_cache_of_samples_that_were_dropped_is_refused():
+    model = tiny_beit3(drop_path_rate=0.5).train()
+    with pytest.raises(ValueError, match='a cache in training would lack the samples that drop path drops: call eval'):
+        model.encode(images(), cache=())
+
+
 # ---- modalities ----
 
 

@@ -172,7 +172,7 @@ class Pretraining(nn.Module):
         return self._loss(self.model, view, mask, ids)
 
 
-def pretrained(arch: Arch = 'base', version: int = 1) -> nn.Module:
+def pretrained(arch: Arch = 'base', version: int = 1, drop_path: float = 0.0) -> nn.Module:
     """Our model, without the tokenizer, of which peers have none."""
     neck = dict(type='mmbeit.PatchAggregationNeck', num_layers=NUM_NECK_LAYERS, early_layers=early_block(arch))
     cfg = dict(
@@ -184,7 +184,7 @@ def pretrained(arch: Arch = 'base', version: int = 1) -> nn.Module:
             layer_scale=LAYER_SCALE,
             mask_token=True,
             out_type='raw',
-            drop_path_rate=0.0,
+            drop_path_rate=drop_path,
         ),
         neck=neck if version == 2 else None,
         head=dict(type='mmbeit.MIMHead', num_codes=NUM_CODES),
@@ -198,11 +198,11 @@ def our_loss(model: nn.Module, view: Tensor, mask: Tensor, ids: Tensor) -> Tenso
     return sum(value for name, value in losses.items() if name.startswith('loss'))
 
 
-def mmbeit_pretraining(arch: Arch, version: int) -> Pretraining:
-    return Pretraining(pretrained(arch, version), our_loss)
+def mmbeit_pretraining(arch: Arch, version: int, drop_path: float) -> Pretraining:
+    return Pretraining(pretrained(arch, version, drop_path), our_loss)
 
 
-def mmpretrain_pretraining(arch: Arch, version: int) -> Pretraining:
+def mmpretrain_pretraining(arch: Arch, version: int, drop_path: float) -> Pretraining:
     size = resolve_arch(arch)
     model = nn.Module()
     model.backbone = MODELS.build(
@@ -215,7 +215,7 @@ def mmpretrain_pretraining(arch: Arch, version: int) -> Pretraining:
             use_rel_pos_bias=False,
             use_shared_rel_pos_bias=True,
             layer_scale_init_value=LAYER_SCALE,
-            drop_path_rate=0.0,
+            drop_path_rate=drop_path,
         )
     )
     head = dict(embed_dims=size.embed_dims, num_embed=NUM_CODES, loss=dict(type='CrossEntropyLoss'))
@@ -227,7 +227,7 @@ def mmpretrain_pretraining(arch: Arch, version: int) -> Pretraining:
                 early_layers=early_block(arch),
                 backbone_arch=dict(depth=size.num_layers, **size._asdict()),
                 layer_scale_init_value=LAYER_SCALE,
-                drop_path_rate=0.0,
+                drop_path_rate=drop_path,
             )
         )
     model.head = MODELS.build(dict(type=f'mmpretrain.BEiTV{version}Head', **head))
@@ -243,10 +243,10 @@ def mmpretrain_loss(model: nn.Module, view: Tensor, mask: Tensor, ids: Tensor) -
     return sum(head.loss(feats, cls_feats, ids, mask))
 
 
-def transformers_pretraining(arch: Arch, version: int) -> Pretraining:
+def transformers_pretraining(arch: Arch, version: int, drop_path: float) -> Pretraining:
     import transformers
 
-    config = hf_config(arch, 224, use_mask_token=True, use_shared_relative_position_bias=True, drop_path_rate=0.0)
+    config = hf_config(arch, 224, use_mask_token=True, use_shared_relative_position_bias=True, drop_path_rate=drop_path)
     model = load_transformers(transformers.BeitForMaskedImageModeling, config, pretrained(arch, 1))
     return Pretraining(model, lambda model, view, mask, ids: model(view, mask, labels=ids[mask]).loss)
 
@@ -254,7 +254,7 @@ def transformers_pretraining(arch: Arch, version: int) -> Pretraining:
 class TimmPretraining(nn.Module):
     """timm has the blocks only: a mask token and our head make the model of them."""
 
-    def __init__(self, arch: Arch):
+    def __init__(self, arch: Arch, drop_path: float):
         super().__init__()
         from timm.models.beit import Beit
 
@@ -269,6 +269,7 @@ class TimmPretraining(nn.Module):
             use_abs_pos_emb=False,
             use_shared_rel_pos_bias=True,
             init_values=LAYER_SCALE,
+            drop_path_rate=drop_path,
             global_pool='token',
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
         )
@@ -297,15 +298,15 @@ class TimmPretraining(nn.Module):
         return x
 
 
-def timm_pretraining(arch: Arch, version: int) -> Pretraining:
-    return Pretraining(TimmPretraining(arch), timm_loss)
+def timm_pretraining(arch: Arch, version: int, drop_path: float) -> Pretraining:
+    return Pretraining(TimmPretraining(arch, drop_path), timm_loss)
 
 
 def timm_loss(model: nn.Module, view: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
     return model.head.loss({'mim': model.tokens(view, mask)[:, 1:][mask]}, ids[mask])['loss']
 
 
-PRETRAINING: dict[str, Callable[[Arch, int], Pretraining]] = {
+PRETRAINING: dict[str, Callable[[Arch, int, float], Pretraining]] = {
     'mmbeit': mmbeit_pretraining,
     'timm': timm_pretraining,
     'transformers': transformers_pretraining,

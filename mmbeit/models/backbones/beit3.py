@@ -130,6 +130,7 @@ class BEiT3(BaseModule):
         self.grid: Grid = (height // patch_size, width // patch_size)
         self.out_indices = tuple(i % depth for i in out_indices)
         self.out_type = out_type
+        self.drop_path_rate = drop_path_rate
         self.with_cp = with_cp
         self.init = init
 
@@ -223,6 +224,8 @@ class BEiT3(BaseModule):
             raise ValueError('there is nothing to encode: expected images, text_ids, or both')
         if len({len(x) for x in streams.values()}) > 1:
             raise ValueError(f'{len(images)} images for {len(text_ids)} texts')
+        if cache is not None and self.training and self.drop_path_rate:
+            raise ValueError('a cache in training would lack the samples that drop path drops: call eval() first')
         if padding_mask is not None:
             num_past = cache[0].key.shape[2] if cache else 0
             x = next(iter(streams.values()))
