@@ -1,6 +1,7 @@
 # What every recipe shares. Own classes are written `mmbeit.X`; bare names are mmpretrain's, mmcv's and mmengine's.
 default_scope = 'mmpretrain'
 default_hooks = dict(
+    runtime_info=dict(type='mmbeit.LateRuntimeInfoHook'),  # losses are read when they are logged
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),

@@ -7,6 +7,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from mmbeit.engine.late_logging import update_late
 from mmbeit.registry import OPTIM_WRAPPERS
 
 
@@ -30,3 +31,9 @@ class AutocastOptimWrapper(OptimWrapper):
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, dtype=self.dtype):
             yield
+
+    def _clip_grad(self) -> None:
+        """As mmengine's, which would wait for the norm."""
+        parameters = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
+        if parameters and (norm := self.clip_func(parameters, **self.clip_grad_kwargs)) is not None:
+            update_late(self.message_hub, f'train/{self.grad_name}', norm)
