@@ -6,6 +6,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from mmbeit.layers.autocast import no_autocast
 from mmbeit.registry import MODELS
 
 
@@ -13,6 +14,7 @@ from mmbeit.registry import MODELS
 class MIMDataPreprocessor(BaseDataPreprocessor):
     """Normalises the view of the backbone; leaves the target view in [0, 1], for a tokenizer normalises by itself.
 
+    Colours are changed and views mirrored first, where :class:`mmbeit.datasets.transforms.fast.JitterViews` says how.
     What stands in the place of the target view and is no picture, such as stored tokens, is passed on as it is.
 
     Args:
@@ -31,7 +33,8 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
 
         Args:
             data: `inputs`: RGB images in [0, 255], one view or a list of two, each (B, 3, height, width) or a list of
-                (3, height, width), the second one may be ids (B, N); `data_samples`: anything, passed on.
+                (3, height, width), the second one may be ids (B, N). Or views (B, height, width, 3), and two tensors
+                more that say what :func:`jittered` does to them. `data_samples`: anything, passed on.
             training: Not used.
 
         Returns:
@@ -39,12 +42,36 @@ class MIMDataPreprocessor(BaseDataPreprocessor):
         """
         views = self.cast_data(data['inputs'])  # masks are needed on the CPU first, and in one piece
         one_view = isinstance(views, Tensor) or (isinstance(views[0], Tensor) and views[0].ndim == 3)
-        view, *target = [views] if one_view else views
-        inputs = (stack(view).float() - self.mean) / self.std
-        if target:
-            target = stack(target[0])
+        view, *rest = [stack(view) for view in ([views] if one_view else views)]
+        if len(rest) > 1:
+            *rest, jitter, flip = rest
+            view, *rest = [jittered(image, jitter, flip) for image in (view, *rest)]
+        inputs = (view.float() - self.mean) / self.std
+        if rest:
+            target = rest[0]
             inputs = inputs, target.float() / 255 if target.ndim == 4 else target
         return {'inputs': inputs, 'data_samples': data.get('data_samples')}
+
+
+def jittered(images: Tensor, jitter: Tensor, flip: Tensor) -> Tensor:
+    """Change colours and mirror, each image by itself, as :func:`mmbeit.datasets.transforms.fast.jittered` does.
+
+    Args:
+        images: (B, height, width, 3) in [0, 255].
+        jitter: Changes of colour (B, n, 3, 4), one after the other: of R, G, B and 1.
+        flip: Which are mirrored from left to right (B,) bool.
+
+    Returns:
+        (B, 3, height, width), float32, whole numbers in [0, 255].
+    """
+    x = images.permute(0, 3, 1, 2).float().contiguous()
+    height, width = x.shape[2:]
+    x = x.flatten(2)
+    with no_autocast(x):
+        for change in jitter.unbind(1):
+            x = torch.baddbmm(change[..., 3:], change[..., :3], x).round_().clamp_(0, 255)
+    x = x.unflatten(2, (height, width))
+    return torch.where(flip[:, None, None, None], x.flip(3), x)
 
 
 @MODELS.register_module()

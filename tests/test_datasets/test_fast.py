@@ -5,10 +5,14 @@ import random
 import cv2
 import numpy as np
 import pytest
+import torch
+from mmengine.dataset import default_collate, pseudo_collate
+from mmpretrain.datasets import PackInputs
 from PIL import Image, ImageEnhance
 
 from mmbeit.datasets.transforms import JitterViews, LoadImage, LoadTwoViews, RandomResizedCropTwoViews
 from mmbeit.datasets.transforms.fast import decode
+from mmbeit.models import MIMDataPreprocessor
 
 SIZES = dict(size=64, target_size=32)
 TURNED = Image.Exif()
@@ -127,6 +131,27 @@ def test_all_views_are_mirrored_or_none(path):
     for a, b in zip(still, mirrored, strict=True):
         assert a.dtype == b.dtype == np.uint8 and np.array_equal(a[:, ::-1], b)
         assert a.flags.c_contiguous and b.flags.c_contiguous
+
+
+@pytest.mark.parametrize('together', [default_collate, pseudo_collate])
+def test_views_changed_on_the_device_are_those_changed_on_the_way(path, together):
+    """Of a batch of six, of which some are mirrored, whose colours change in other orders."""
+    samples = {True: [], False: []}
+    for seed in range(6):
+        loaded = views_of(path, LoadTwoViews(**SIZES), seed=seed)
+        for on_device, batch in samples.items():
+            random.seed(seed)
+            batch.append(PackInputs().transform(JitterViews(on_device=on_device)(dict(loaded))))
+    preprocess = MIMDataPreprocessor(mean=[0.0] * 3, std=[1.0] * 3)
+    with torch.autocast('cpu', torch.bfloat16):
+        late, early = (preprocess(together([dict(inputs=s['inputs']) for s in samples[key]])) for key in (True, False))
+    for a, b, scale in zip(late['inputs'], early['inputs'], (1, 255), strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype == torch.float32 and a.is_contiguous()
+        # OpenCV calculates in fixed point, so some are rounded to the next number, which is then multiplied.
+        difference = (a - b).mul(scale).abs()
+        assert difference.max() < 3.5 and (difference < 0.5).float().mean() > 0.9
+    flips = {bool(sample['inputs'][-1]) for sample in samples[True]}
+    assert flips == {True, False}
 
 
 def test_unreadable_files_are_as_for_other_loaders(tmp_path):

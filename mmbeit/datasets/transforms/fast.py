@@ -22,8 +22,9 @@ from mmbeit.registry import TRANSFORMS
 DRAFTS = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
 AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 JPEG_END = b'\xff\xd9'
+EYE = np.eye(3, 4, dtype=np.float32)
 THUMBNAIL = 48  # pixels of the short side of a thumbnail, at least
-GREY = (0.299, 0.587, 0.114)  # of R, G, B
+GREY = np.array((0.299, 0.587, 0.114), np.float32)  # of R, G, B
 
 
 @TRANSFORMS.register_module()
@@ -116,41 +117,66 @@ class JitterViews(BaseTransform):
         brightness, contrast, saturation: Factors are drawn from `[max(0, 1 - x), 1 + x]`, and applied in random order,
             as torchvision's `ColorJitter` does.
         flip_prob: Probability of mirroring from left to right.
+        on_device: Whether it is left to :class:`mmbeit.models.data_preprocessors.MIMDataPreprocessor`, which does the
+            same in batches, on the GPU. Then the views are the same, as tensors (height, width, 3), and `img` has two
+            more: changes of colour (n, 3, 4) float32, and whether to mirror, a bool.
     """
 
-    def __init__(self, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4, flip_prob: float = 0.5):
+    def __init__(
+        self,
+        brightness: float = 0.4,
+        contrast: float = 0.4,
+        saturation: float = 0.4,
+        flip_prob: float = 0.5,
+        on_device: bool = False,
+    ):
         given = ((adjust_brightness, brightness), (adjust_contrast, contrast), (adjust_saturation, saturation))
         self.changes = [(change, max(0.0, 1 - most), 1 + most) for change, most in given if most]
         self.flip_prob = flip_prob
+        self.on_device = on_device
 
     def transform(self, results: dict) -> dict:
-        views = [*results['img'], results.pop('thumbnail')]
-        for change, least, most in random.sample(self.changes, len(self.changes)):
-            views = change(views, random.uniform(least, most))
-        del views[-1]
-        results['img'] = [cv2.flip(view, 1) for view in views] if random.random() < self.flip_prob else views
+        jitter = self._draw(results.pop('thumbnail'))
+        flip = random.random() < self.flip_prob
+        if self.on_device:
+            views = [torch.from_numpy(view) for view in results['img']]
+            results['img'] = [*views, torch.from_numpy(jitter), torch.tensor(flip)]
+        else:
+            results['img'] = [jittered(view, jitter, flip) for view in results['img']]
         return results
 
-
-Views = list[np.ndarray]
-
-
-def adjust_brightness(views: Views, factor: float) -> Views:
-    return affine(views, factor * np.eye(3))
-
-
-def adjust_contrast(views: Views, factor: float) -> Views:
-    """Away from the mean grey of the last one, which is the whole image, or towards it."""
-    mean = int(cv2.mean(cv2.cvtColor(views[-1], cv2.COLOR_RGB2GRAY))[0] + 0.5)
-    return affine(views, factor * np.eye(3), (1 - factor) * mean)
+    def _draw(self, whole: np.ndarray) -> np.ndarray:
+        """Changes of colour (n, 3, 4) float32, for an image that is known as a whole, be it small."""
+        jitter = np.zeros((len(self.changes), 3, 4), np.float32)
+        for i, (change, least, most) in enumerate(random.sample(self.changes, len(self.changes))):
+            if change is adjust_contrast:
+                for earlier in jitter[:i]:
+                    whole = cv2.transform(whole, earlier)
+            change(jitter[i], random.uniform(least, most), whole)
+        return jitter
 
 
-def adjust_saturation(views: Views, factor: float) -> Views:
+def jittered(view: np.ndarray, jitter: np.ndarray, flip: bool) -> np.ndarray:
+    """A view (height, width, 3) uint8 after some changes (n, 3, 4), each rounded and cut off outside of [0, 255]."""
+    for change in jitter:
+        view = cv2.transform(view, change)
+    return cv2.flip(view, 1) if flip else view
+
+
+# ---- changes of colour, of an image that is known as a whole: matrices (3, 4) of R, G, B and 1, zero at first ----
+
+
+def adjust_brightness(change: np.ndarray, factor: float, whole: np.ndarray) -> None:
+    change += factor * EYE
+
+
+def adjust_contrast(change: np.ndarray, factor: float, whole: np.ndarray) -> None:
+    """Away from the mean grey of the whole image, or towards it."""
+    change += factor * EYE
+    change[:, 3] = (1 - factor) * int(cv2.mean(cv2.cvtColor(whole, cv2.COLOR_RGB2GRAY))[0] + 0.5)
+
+
+def adjust_saturation(change: np.ndarray, factor: float, whole: np.ndarray) -> None:
     """Away from the grey of each pixel, or towards it."""
-    return affine(views, factor * np.eye(3) + (1 - factor) * np.array([GREY] * 3))
-
-
-def affine(views: Views, matrix: np.ndarray, offset: float = 0.0) -> Views:
-    """Map the colours of each pixel, and cut off what leaves [0, 255]."""
-    matrix = np.hstack([matrix, np.full((3, 1), offset)])
-    return [cv2.transform(view, matrix) for view in views]
+    change += factor * EYE
+    change[:, :3] += (1 - factor) * GREY
