@@ -27,6 +27,7 @@ from mmbeit.apis.token_recipe import (
 )
 from mmbeit.datasets.samplers import seeded
 from mmbeit.datasets.tokens import TokenContents, TokenFolder, checksum, write_whole
+from mmbeit.datasets.transforms.fast import LoadTwoViews
 from mmbeit.datasets.transforms.seed import generators_kept, seed_generators
 from mmbeit.evaluation.codebook import codebook_health
 
@@ -44,7 +45,7 @@ class ViewsOfImages(Dataset):
 
     Args:
         dataset: Says where the images are; its own pipeline is not used.
-        steps: From the file to the views. The loader comes first, and draws no random numbers.
+        steps: From the file to the views. The loader comes first.
         views: K.
         seed: See :class:`mmbeit.datasets.tokens.TokenContents`.
     """
@@ -52,9 +53,10 @@ class ViewsOfImages(Dataset):
     def __init__(self, dataset: BaseDataset, steps: Steps, views: int, seed: int):
         self.dataset = dataset
         loader, *rest = steps
-        if loader['type'] == 'mmbeit.LoadImage':
+        if loader['type'] in ('mmbeit.LoadImage', 'mmbeit.LoadTwoViews'):
             loader = {**loader, 'on_error': 'raise'}
         self.load = TRANSFORMS.build(loader)
+        self.load_once = not isinstance(self.load, LoadTwoViews)  # others draw no random numbers
         self.steps = [TRANSFORMS.build(step) for step in rest]
         self.views = views
         self.seed = seed
@@ -63,13 +65,14 @@ class ViewsOfImages(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, image: int) -> Views:
-        try:
-            loaded = self.load(self.dataset.get_data_info(image))
-        except (OSError, ValueError) as error:
-            return Views(torch.empty(0), np.empty(0), [str(error)])
-        targets, checks = [], []
+        targets, checks, info = [], [], self.dataset.get_data_info(image)
         for view in range(self.views):
             seed_generators(seeded(image, self.seed, view).seed)
+            try:
+                if view == 0 or not self.load_once:
+                    loaded = self.load(dict(info))
+            except (OSError, ValueError) as error:
+                return Views(torch.empty(0), np.empty(0), [str(error)])
             results = {**loaded, 'img': loaded['img'].copy()}
             for step in self.steps:
                 results = step(results)

@@ -19,6 +19,7 @@ from mmbeit.models.target_generators.base import TargetGenerator
 Steps = list[dict]
 LIBRARIES = ('numpy', 'Pillow', 'torch', 'torchvision')
 CROP = 'mmbeit.RandomResizedCropTwoViews'
+CROPPING_LOADER = 'mmbeit.LoadTwoViews'
 CENTER = 0.875  # of the short side, officially (unilm:beit2/test_get_code.py)
 NUM_REPLAYED = 4
 
@@ -68,7 +69,8 @@ def split_pipeline(cfg: Config) -> tuple[Steps, Steps]:
             'expected a train_dataloader.dataset.pipeline that starts with mmbeit.SeedTransforms and ends with '
             f'mmbeit.BlockwiseMask and PackInputs, not {", ".join(step["type"] for step in pipeline) or "none"}'
         )
-    return pipeline[1:-2], pipeline[-2:]
+    views = [{key: value for key, value in step.items() if key != 'on_device'} for step in pipeline[1:-2]]
+    return views, pipeline[-2:]  # all of a view happens in its steps
 
 
 def center_view(steps: Steps, size: int | None = None) -> Steps:
@@ -81,13 +83,16 @@ def center_view(steps: Steps, size: int | None = None) -> Steps:
     Raises:
         ValueError: There is no crop that says the size.
     """
-    crop = next((step for step in steps if step['type'] == CROP), {})
+    crop = next((step for step in steps if step['type'] in (CROP, CROPPING_LOADER)), {})
     size = size or crop.get('target_size')
     if size is None:
         raise ValueError(f'the pipeline has no {CROP}, which says how large target views are: give the size')
+    loader = steps[0]
+    if loader['type'] == CROPPING_LOADER:
+        loader = {k: v for k, v in loader.items() if k in ('on_error', 'backend_args')} | {'type': 'mmbeit.LoadImage'}
     longest = size if isinstance(size, int) else max(size)
     return [
-        steps[0],
+        loader,
         dict(
             type='torchvision/Resize',
             size=round(longest / CENTER),

@@ -6,7 +6,7 @@ import torch
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from PIL import Image
-from token_recipes import DVAE, NUM_CODES, VQKD, recipe, write_images, write_tokenizer
+from token_recipes import DVAE, NUM_CODES, VQKD, fast_recipe, recipe, write_images, write_tokenizer
 
 from mmbeit.apis.extraction import TokenExtractor, summarize
 from mmbeit.datasets.samplers import SampleIndex
@@ -142,6 +142,19 @@ def test_the_centre_is_what_torchvision_cuts_out(size, edge, side, cfg, images, 
         if int(path[3:6]) not in BAD:
             ids = tokenizer(view(Image.open(images / 'train' / path).convert('RGB'))[None])
             assert tokens[i][0]['ids'].flatten().tolist() == ids[0].tolist()
+
+
+def test_the_centre_does_not_depend_on_how_random_views_are_made(cfg, images, tokenizer, tmp_path):
+    tokens = extract(cfg, tmp_path / 'tokens'), extract(fast_recipe(images, tokenizer), tmp_path / 'fast')
+    assert len({(one.folder / 'tokens_000.npy').read_bytes() for one in tokens}) == 1
+
+
+@pytest.mark.filterwarnings('ignore:cannot read image')
+def test_views_of_an_image_differ_where_the_loader_crops(images, tokenizer, tmp_path):
+    tokens = extract(fast_recipe(images, tokenizer), tmp_path / 'tokens', views=3)
+    unreadable = [i for i in range(COUNT) if tokens[i] is None]
+    assert len(unreadable) == len(BAD)
+    assert all(len(set(tokens[i]['check'])) == 3 for i in range(COUNT) if i not in unreadable)
 
 
 def test_grids_may_be_of_any_shape(images, tokenizer, tmp_path):
