@@ -69,7 +69,9 @@ class DropPath(nn.Module):
     def forward(self, num_samples: int, device: torch.device, owners: Tensor | None = None) -> Kept:
         """Draw for which samples the branch is kept, where it weighs 1 / (1 - rate).
 
-        It need not be run for the others. Where code is compiled it is, for their number is another one in every step.
+        On CPUs it is not run for the others. On GPUs it is, where picking samples and putting them back moves more
+        memory than the work is worth at the rates of the papers; and in compiled code, whose shapes would change in
+        every step.
 
         Args:
             num_samples: Size B of the batch.
@@ -79,18 +81,17 @@ class DropPath(nn.Module):
         """
         if not self.training or self.rate == 0:
             return Kept()
-        compiling, weight = torch.compiler.is_compiling(), 1 / (1 - self.rate)
-        # On the CPU, for a GPU would have to be waited for; compiled code never asks how many there are.
-        counts = torch.rand(num_samples, device=device if compiling else None) >= self.rate
-        if compiling or owners is not None:
-            counts = counts.to(device, non_blocking=True)
-            return Kept(counts=counts if owners is None else counts[owners], weight=weight)
+        counts, weight = torch.rand(num_samples, device=device) >= self.rate, 1 / (1 - self.rate)
+        if owners is not None:
+            return Kept(counts=counts[owners], weight=weight)
+        if device.type != 'cpu' or torch.compiler.is_compiling():
+            return Kept(counts=counts, weight=weight)
         samples = counts.nonzero()[:, 0]
         if len(samples) == num_samples:
             return Kept(weight=weight)
         if len(samples) == 0:  # one without weight, for every parameter is to have a gradient: DDP waits for it
-            samples, weight = torch.zeros(1, dtype=torch.long), 0.0
-        return Kept(samples.to(device, non_blocking=True), weight=weight)
+            return Kept(counts.new_zeros(1, dtype=torch.long), weight=0.0)
+        return Kept(samples, weight=weight)
 
     def extra_repr(self) -> str:
         return f'{self.rate:.4f}'

@@ -6,7 +6,7 @@ from builders import randomize
 from torch import Tensor
 
 from mmbeit.layers.attn_bias import padding_bias
-from mmbeit.layers.block import Block, DropPath
+from mmbeit.layers.block import Block, DropPath, Kept
 from mmbeit.layers.multiway import MultiwayBlock
 
 B, N, D, H = 8, 5, 24, 3
@@ -55,6 +55,17 @@ def test_branches_run_for_the_samples_that_are_kept():
     torch.manual_seed(0)
     block(x)
     assert sizes == [counts[0], counts[0], counts[1], counts[1]] and max(sizes) < B
+
+
+def test_samples_that_are_left_out_and_samples_that_do_not_count_come_to_the_same():
+    x, branch = torch.randn(2, B, N, D, dtype=torch.float64)
+    counts = drawn(0)[0]
+    some, all_ = Kept(counts.nonzero()[:, 0], weight=3.0), Kept(counts=counts, weight=3.0)
+    torch.testing.assert_close(some.add(x, some.of(branch)), all_.add(x, all_.of(branch)))
+    assert torch.equal(all_.add(x, branch)[~counts], x[~counts])
+    owners = torch.tensor([0, 3, 3, 7])  # tokens, in place of samples
+    of_tokens = Kept(counts=counts[owners], weight=3.0).add(x[owners, 0], branch[owners, 0])
+    torch.testing.assert_close(of_tokens, all_.add(x, branch)[owners, 0])
 
 
 def test_a_batch_that_is_dropped_as_a_whole_still_gives_every_parameter_a_gradient(monkeypatch):
