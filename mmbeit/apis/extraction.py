@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmbeit.apis.progress import bar
 from mmbeit.apis.token_recipe import (
+    CROPPING_LOADER,
     Steps,
     build_tokenizer,
     center_view,
@@ -27,7 +28,6 @@ from mmbeit.apis.token_recipe import (
 )
 from mmbeit.datasets.samplers import seeded
 from mmbeit.datasets.tokens import TokenContents, TokenFolder, checksum, write_whole
-from mmbeit.datasets.transforms.fast import LoadTwoViews
 from mmbeit.datasets.transforms.seed import generators_kept, seed_generators
 from mmbeit.evaluation.codebook import codebook_health
 
@@ -53,10 +53,10 @@ class ViewsOfImages(Dataset):
     def __init__(self, dataset: BaseDataset, steps: Steps, views: int, seed: int):
         self.dataset = dataset
         loader, *rest = steps
-        if loader['type'] in ('mmbeit.LoadImage', 'mmbeit.LoadTwoViews'):
+        if loader['type'] in ('mmbeit.LoadImage', CROPPING_LOADER):
             loader = {**loader, 'on_error': 'raise'}
         self.load = TRANSFORMS.build(loader)
-        self.load_once = not isinstance(self.load, LoadTwoViews)  # others draw no random numbers
+        self.load_once = loader['type'] != CROPPING_LOADER  # others draw no random numbers
         self.steps = [TRANSFORMS.build(step) for step in rest]
         self.views = views
         self.seed = seed

@@ -13,6 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mmbeit.datasets.samplers import seeded
 from mmbeit.datasets.tokens import TokenFolder
+from mmbeit.datasets.transforms.fast import on_the_way
 from mmbeit.datasets.transforms.seed import generators_kept
 from mmbeit.models.target_generators.base import TargetGenerator
 
@@ -69,8 +70,7 @@ def split_pipeline(cfg: Config) -> tuple[Steps, Steps]:
             'expected a train_dataloader.dataset.pipeline that starts with mmbeit.SeedTransforms and ends with '
             f'mmbeit.BlockwiseMask and PackInputs, not {", ".join(step["type"] for step in pipeline) or "none"}'
         )
-    views = [{key: value for key, value in step.items() if key != 'on_device'} for step in pipeline[1:-2]]
-    return views, pipeline[-2:]  # all of a view happens in its steps
+    return on_the_way(pipeline[1:-2]), pipeline[-2:]
 
 
 def center_view(steps: Steps, size: int | None = None) -> Steps:

@@ -1,4 +1,7 @@
-"""A step of training waits for the GPU nowhere: no number is read from a tensor, but where numbers are logged."""
+"""Steps of training read no number from a tensor, for which a GPU would be waited, but where numbers are logged.
+
+Other ways to wait, such as copies of whole tensors, are not seen on a CPU.
+"""
 
 import traceback
 

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 from PIL import Image
 
+from mmbeit.datasets.transforms.fast import on_the_way
 from mmbeit.resources import resource_root
 
 RECIPE = resource_root() / 'configs' / 'beit' / 'beit_beit-base-p16_8xb256-amp-coslr-800e_in1k.py'
@@ -72,11 +73,6 @@ def built(steps: list[dict]) -> Callable[[dict], dict]:
         return Compose([TRANSFORMS.build(dict(step)) for step in steps])
 
 
-def on_the_way(steps: list[dict]) -> list[dict]:
-    """The same, with nothing left to the device."""
-    return [{key: value for key, value in step.items() if key != 'on_device'} for step in steps]
-
-
 PIPELINES: dict[str, Callable[[], Callable]] = {
     'mmbeit': lambda: built(steps_of(FAST)),
     'mmbeit, colours by the same core': lambda: built(on_the_way(steps_of(FAST))),
@@ -123,9 +119,5 @@ def case(name: str, title: str, sizes: tuple[tuple[int, int], ...]) -> Case:
 
 CASES = [
     case('data', 'Two views and a mask from a JPEG file of ImageNet, one core, colours left to the device', SIZES),
-    case(
-        'data-large',
-        'The same from a JPEG file of 1600 x 1200',
-        LARGE,
-    ),
+    case('data-large', 'The same from a JPEG file of 1600 x 1200', LARGE),
 ]

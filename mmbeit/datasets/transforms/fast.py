@@ -156,6 +156,11 @@ class JitterViews(BaseTransform):
         return jitter
 
 
+def on_the_way(steps: Sequence[dict]) -> list[dict]:
+    """Configs of the same transforms, with nothing left to the device."""
+    return [{key: value for key, value in step.items() if key != 'on_device'} for step in steps]
+
+
 def jittered(view: np.ndarray, jitter: np.ndarray, flip: bool) -> np.ndarray:
     """A view (height, width, 3) uint8 after some changes (n, 3, 4), each rounded and cut off outside of [0, 255]."""
     for change in jitter:
