@@ -47,7 +47,7 @@ class Attention(nn.Module):
             out = torch.empty_like(q)
             for rows, bias in attn_bias.chunks(MAX_CHUNK):
                 out[:, :, rows] = F.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=bias[None].to(q.dtype))
-        elif attn_bias is not None and attn_bias.requires_grad and slow_bias_gradient(q):
+        elif attn_bias is not None and attn_bias.requires_grad and q.device.type == 'cpu':
             out = attend_with_bias_gradient(q, k, v, attn_bias)
         else:
             if attn_bias is not None:
@@ -58,20 +58,17 @@ class Attention(nn.Module):
         return self.proj(out if keep is None else out.flatten(0, 1)[keep])
 
 
-def slow_bias_gradient(q: Tensor) -> bool:
-    """Whether :func:`attend_with_bias_gradient` is faster and no less exact: in bfloat16 it would round the logits."""
-    return q.device.type == 'cpu' and q.dtype in (torch.float32, torch.float64)
-
-
 def attend_with_bias_gradient(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """`scaled_dot_product_attention` for CPUs, where no fused kernel gives the gradient of a bias.
 
-    PyTorch's fallback looks for rows of minus infinity besides, in four more passes over the logits. No row of a
-    learned bias is one.
+    PyTorch's fallback looks for rows of minus infinity besides, in four more passes over the logits, and multiplies
+    bfloat16 in float32. No row of a learned bias is minus infinity. In bfloat16, products are rounded, as those of the
+    reference under autocast; the bias is added and the softmax taken in float32.
 
     Args:
         q, k, v: (B, H, N, D / H).
         bias: Added to the logits, broadcastable to (B, H, N, N).
     """
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return logits.add_(bias).softmax(dim=-1) @ v
+    logits = logits.add_(bias) if logits.dtype == bias.dtype else logits + bias.float()
+    return logits.softmax(dim=-1).to(v.dtype) @ v

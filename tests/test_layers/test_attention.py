@@ -11,8 +11,8 @@ B, N, H, D = 2, 11, 3, 12
 
 def drawn(dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     torch.manual_seed(0)
-    q, k, v = (torch.randn(B, H, N, D // H, dtype=dtype, requires_grad=True) for _ in range(3))
-    return q, k, v, torch.randn(H, N, N, dtype=dtype, requires_grad=True)
+    shapes = [(B, H, N, D // H)] * 3 + [(H, N, N)]
+    return tuple(torch.randn(shape).to(dtype).requires_grad_() for shape in shapes)
 
 
 def results(attend, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -31,14 +31,24 @@ def test_outputs_and_gradients_are_those_of_pytorch(dtype, tolerance):
         assert (ours - expected).norm() <= tolerance * expected.norm()
 
 
-def test_under_autocast_pytorch_attends_which_does_not_round_the_logits(monkeypatch):
-    monkeypatch.setattr('mmbeit.layers.attention.attend_with_bias_gradient', None)
-    x, bias = torch.randn(B, N, D), torch.randn(H, N, N, requires_grad=True)
-    with torch.autocast('cpu', torch.bfloat16):
-        Attention(D, H)(x, bias).sum().backward()
-    assert bias.grad.abs().sum() > 0
-    with pytest.raises(TypeError):
-        Attention(D, H)(x, bias)
+def test_bfloat16_is_rounded_as_in_the_reference_under_autocast():
+    """There products come out in bfloat16, the bias is added and the softmax taken in float32."""
+    exact = results(pytorch, torch.float64)
+
+    def reference(q, k, v, bias):
+        with torch.autocast('cpu', torch.bfloat16):
+            return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias).softmax(dim=-1) @ v
+
+    def ours(q, k, v, bias):
+        with torch.autocast('cpu', torch.bfloat16):
+            return attend_with_bias_gradient(q.bfloat16(), k.bfloat16(), v.bfloat16(), bias)
+
+    for out, rounded, expected in zip(
+        results(ours, torch.float32), results(reference, torch.float32), exact, strict=True
+    ):
+        error, allowed = ((x - expected).norm() / expected.norm() for x in (out, rounded))
+        assert error <= max(1.5 * allowed, 1e-2) < 0.1
+    assert results(ours, torch.float32)[0].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize('learns', [True, False])

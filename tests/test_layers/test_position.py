@@ -231,6 +231,15 @@ def test_cache_is_not_used_where_gradients_flow(bias):
     torch.testing.assert_close(bias.table.grad, counts[:, None].expand(-1, 2))
 
 
+def test_gradients_of_blocks_that_compute_in_bfloat16_are_summed_in_the_dtype_of_the_table(bias):
+    torch.manual_seed(0)
+    whole, weights = bias(dtype=torch.bfloat16), torch.randn(8, 2, 13, 13).bfloat16()
+    sum((whole.bfloat16() * weight).sum() for weight in weights).backward()
+    index, expected = relative_index((3, 4)).flatten(), torch.zeros(2, 38, dtype=torch.double)
+    expected.index_add_(1, index, weights.double().sum(dim=0).flatten(1))
+    torch.testing.assert_close(bias.table.grad.double(), expected.T, rtol=1e-5, atol=1e-5)
+
+
 def test_cache_of_a_frozen_table_is_used_in_training_too(bias):
     bias.requires_grad_(False)
     assert bias() is bias()
