@@ -2,6 +2,7 @@
 
 import argparse
 
+import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -10,6 +11,7 @@ from mmbeit.engine.checks import check_checkpoints, check_data, latest_checkpoin
 from mmbeit.engine.config import add_common_arguments, load_config
 from mmbeit.engine.errors import readable_errors
 from mmbeit.engine.loading import StartFromCheckpoint
+from mmbeit.engine.memory import keep_freed_memory
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -52,6 +54,8 @@ def main(argv: list[str] | None = None) -> None:
     with readable_errors() as preparation:
         cfg = load_config(args)
         apply_arguments(cfg, args)
+        if not torch.cuda.is_available():
+            keep_freed_memory()
         tokens = use_tokens(cfg, args.tokens) if args.tokens else None
         check_checkpoints(cfg, '--resume' if args.resume else 'load_from')
         check_data(cfg, 'train_dataloader', 'val_dataloader')
