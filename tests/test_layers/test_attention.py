@@ -2,46 +2,42 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from mmbeit.layers.attention import Attention, attend_with_bias_gradient
+from mmbeit.layers.attention import Attention, BiasedAttention, attend
 
 B, N, H, D = 2, 11, 3, 12
 
 
 def drawn(dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     torch.manual_seed(0)
-    shapes = [(B, H, N, D // H)] * 3 + [(H, N, N)]
-    return tuple(torch.randn(shape).to(dtype).requires_grad_() for shape in shapes)
+    return tuple(torch.randn(shape).to(dtype).requires_grad_() for shape in ((B, N, 3, H, D // H), (H, N, N)))
 
 
-def results(attend, dtype: torch.dtype) -> list[torch.Tensor]:
+def results(attention, dtype: torch.dtype) -> list[torch.Tensor]:
     inputs = drawn(dtype)
-    out = attend(*inputs)
+    out = attention(*inputs)
     return [out, *torch.autograd.grad(out.square().sum(), inputs)]
-
-
-def pytorch(q, k, v, bias):
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
 
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_outputs_and_gradients_are_those_of_pytorch(dtype, tolerance):
-    for ours, expected in zip(results(attend_with_bias_gradient, dtype), results(pytorch, dtype), strict=True):
+    for ours, expected in zip(results(BiasedAttention.apply, dtype), results(attend, dtype), strict=True):
         assert (ours - expected).norm() <= tolerance * expected.norm()
 
 
 def test_bfloat16_is_rounded_as_in_the_reference_under_autocast():
     """There products come out in bfloat16, the bias is added and the softmax taken in float32."""
-    exact = results(pytorch, torch.float64)
+    exact = results(attend, torch.float64)
 
-    def reference(q, k, v, bias):
+    def reference(qkv, bias):
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
         with torch.autocast('cpu', torch.bfloat16):
-            return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias).softmax(dim=-1) @ v
+            out = ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias).softmax(dim=-1) @ v
+        return out.transpose(1, 2).flatten(2)
 
-    def ours(q, k, v, bias):
+    def ours(qkv, bias):
         with torch.autocast('cpu', torch.bfloat16):
-            return attend_with_bias_gradient(q.bfloat16(), k.bfloat16(), v.bfloat16(), bias)
+            return BiasedAttention.apply(qkv.bfloat16(), bias)
 
     for out, rounded, expected in zip(
         results(ours, torch.float32), results(reference, torch.float32), exact, strict=True
