@@ -50,7 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs='*',
         help='bfloat16 on GPUs, float32 on CPUs, on those that have bfloat16 both',
     )
-    parser.add_argument('--only', nargs='*', metavar='NAME', help='cases, or what their names start with')
+    parser.add_argument('--only', nargs='*', metavar='NAME', help='cases, or what the names of some start with')
     parser.add_argument('--quick', action='store_true', help='few and small cases, to see that it works')
     parser.add_argument('--budget', type=float, default=BUDGET, help='seconds in all, roughly (%(default)s)')
     parser.add_argument('--out-dir', type=Path, help='where the record goes; by default none is written')
@@ -66,20 +66,33 @@ def chosen(args: argparse.Namespace) -> list[tuple[Case, Setting]]:
     Raises:
         SystemExit: No case has such a name.
     """
-    for name in args.only or ():
-        if not any(case.startswith(name) for case in CASES):
-            sys.exit(f'no case {name!r}: expected some of {", ".join(CASES)}')
+    names = named(args.only or [''])
     dtypes = args.dtype or dtypes_of(args.device)
     cases = [
         case
         for case in CASES.values()
         if args.device in case.devices
         and (case.quick or not args.quick)
-        and (not args.only or any(case.name.startswith(name) for name in args.only))
+        and case.name in names
     ]
     return [
         (case, Setting(args.device, dtype, args.quick)) for case in cases for dtype in dtypes if dtype in case.dtypes
     ]
+
+
+def named(words: list[str]) -> set[str]:
+    """The cases of these names; a word that is none stands for all that start with it.
+
+    Raises:
+        SystemExit: No case has such a name.
+    """
+    names = set()
+    for word in words:
+        found = {word} if word in CASES else {name for name in CASES if name.startswith(word)}
+        if not found:
+            sys.exit(f'no case {word!r}: expected some of {", ".join(CASES)}')
+        names |= found
+    return names
 
 
 def dtypes_of(device: str) -> list[str]:
