@@ -4,6 +4,8 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
+import mmbeit  # noqa: F401, prepares what others import, wherever a run of tests begins
+
 
 @pytest.fixture(autouse=True)
 def _seed_and_scope():

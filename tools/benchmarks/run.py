@@ -71,9 +71,7 @@ def chosen(args: argparse.Namespace) -> list[tuple[Case, Setting]]:
     cases = [
         case
         for case in CASES.values()
-        if args.device in case.devices
-        and (case.quick or not args.quick)
-        and case.name in names
+        if args.device in case.devices and (case.quick or not args.quick) and case.name in names
     ]
     return [
         (case, Setting(args.device, dtype, args.quick)) for case in cases for dtype in dtypes if dtype in case.dtypes
