@@ -11,7 +11,7 @@ from mmpretrain.datasets import PackInputs
 from PIL import Image, ImageEnhance
 
 from mmbeit.datasets.transforms import JitterViews, LoadImage, LoadTwoViews, RandomResizedCropTwoViews
-from mmbeit.datasets.transforms.fast import decode
+from mmbeit.datasets.transforms.fast import decode, jpeg_size, thumbnail
 from mmbeit.models import MIMDataPreprocessor
 
 SIZES = dict(size=64, target_size=32)
@@ -115,8 +115,30 @@ def test_pixels_are_those_of_pillow(tmp_path, mode, suffix):
         photo().convert(mode).save(file, exif=TURNED)
     except (OSError, KeyError):
         pytest.skip(f'no {suffix} in {mode}')
+    content = file.read_bytes()
     with Image.open(file) as image:
-        assert np.array_equal(decode(file.read_bytes(), image), np.asarray(Image.open(file).convert('RGB')))
+        size = jpeg_size(content)
+        assert size == (image.size if (image.format, image.mode) == ('JPEG', 'RGB') else None)
+        assert np.array_equal(decode(content, size is not None), np.asarray(image.convert('RGB')))
+
+
+@pytest.mark.parametrize('options', [dict(progressive=True), dict(comment=b'\xff\xc0' * 40), dict(exif=TURNED)])
+def test_the_size_of_a_jpeg_file_is_that_of_pillow(tmp_path, options, monkeypatch):
+    photo((130, 70)).save(tmp_path / 'photo.jpg', **options)
+    content = (tmp_path / 'photo.jpg').read_bytes()
+    assert jpeg_size(content) == (130, 70)
+    first = content.index(b'\xff\xda')  # the scan
+    assert all(jpeg_size(content[:end]) in (None, (130, 70)) for end in range(first + 20))
+    assert jpeg_size(content[:60] + content[first:]) is None
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 9000)  # then Pillow is to say what it thinks of it
+    assert jpeg_size(content) is None
+
+
+def test_a_thumbnail_has_pixels_of_the_whole_image():
+    rows = np.arange(96 * 3, dtype=np.uint8).reshape(96, 1, 3).repeat(200, axis=1)
+    small = thumbnail(rows)
+    assert small.shape == (48, 100, 3)
+    assert abs(small.astype(float).mean() - rows.mean()) < 3
 
 
 def test_equal_views_are_made_once(path):

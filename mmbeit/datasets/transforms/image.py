@@ -126,12 +126,13 @@ class RandomResizedCropTwoViews(BaseTransform):
         self.scale = scale
         self.ratio = ratio
 
-    def draw_box(self, image: Image.Image) -> Box:
-        return random_crop_box((image.height, image.width), self.scale, self.ratio)
+    def draw_box(self, size: tuple[int, int]) -> Box:
+        """A box of an image of this height and width."""
+        return random_crop_box(size, self.scale, self.ratio)
 
     def transform(self, results: dict) -> dict:
         image = results['img']
-        top, left, h, w = self.draw_box(image)
+        top, left, h, w = self.draw_box((image.height, image.width))
         crop = image.crop((left, top, left + w, top + h))
         made = {view: np.array(crop.resize(*view)) for view in set(self.views)}  # in BEiT v2 both are the same
         results['img'] = [made[view] for view in self.views]

@@ -44,7 +44,7 @@ def blockwise_mask(
                 continue
             top, left = random.randint(0, height - h), random.randint(0, width - w)
             block = mask[top : top + h, left : left + w]
-            added = block.size - int(block.sum())
+            added = block.size - np.count_nonzero(block)
             if 0 < added <= budget:
                 block[:] = True
                 count += added
