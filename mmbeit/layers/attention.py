@@ -92,8 +92,8 @@ class BiasedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, qkv: Tensor, bias: Tensor) -> Tensor:
         B, N, _, H, d = qkv.shape
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).reshape(3, B * H, N, d)
-        q = q * d**-0.5
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).clone(memory_format=torch.contiguous_format).view(3, B * H, N, d)
+        q.mul_(d**-0.5)
         logits = (q @ k.mT).view(B, H, N, N)
         logits = logits.add_(bias) if logits.dtype == bias.dtype else logits + bias.float()
         probs = logits.softmax(dim=-1).to(v.dtype)
@@ -108,8 +108,8 @@ class BiasedAttention(torch.autograd.Function):
         B, H, N, _ = probs.shape
         d = q.shape[-1]
         grad = grad.view(B, N, H, d).transpose(1, 2).reshape(B * H, N, d)
-        grad_probs = (grad @ v.mT).view(B, H, N, N)
-        grad_logits = torch._softmax_backward_data(grad_probs, probs, -1, probs.dtype)
+        grad_logits = (grad @ v.mT).view(B, H, N, N)  # of probs, so far
+        grad_logits = torch._softmax_backward_data(grad_logits, probs, -1, probs.dtype)
         grad_bias = grad_logits.sum(dim=0, dtype=ctx.bias_dtype)
         grad_logits, probs = grad_logits.flatten(0, 1), probs.flatten(0, 1)
         grad_qkv = torch.empty(3, B * H, N, d, dtype=q.dtype)
