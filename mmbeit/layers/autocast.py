@@ -32,5 +32,10 @@ def tf32_products(x: Tensor) -> Iterator[None]:
 
 def multiplies_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 matrices by itself; emulation is slower than float32."""
+    return bool(bfloat16_instructions())
+
+
+def bfloat16_instructions() -> list[str]:
+    """By which sets of instructions it does."""
     capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
-    return any(capabilities.get(name) for name in ('avx512_bf16', 'amx_bf16', 'bf16'))
+    return [name for name in ('avx512_bf16', 'amx_bf16', 'bf16') if capabilities.get(name)]

@@ -12,6 +12,8 @@ import torch
 from measure import Case, Measured, Setting
 from rich.table import Table
 
+from mmbeit.layers.autocast import bfloat16_instructions
+
 PACKAGES = ('torch', 'timm', 'transformers', 'onedl-mmpretrain', 'onedl-mmsegmentation', 'onedl-mmengine', 'pillow')
 MEBI = 1 << 20
 EXPLANATION = """Medians over rounds in which all take turns; +- is half of what lies between the quartiles. A factor is
@@ -84,6 +86,7 @@ def machine(device: str) -> dict[str, str]:
     else:
         names = [line.split(':', 1)[1].strip() for line in _lines('/proc/cpuinfo') if line.startswith('model name')]
         found['device'] = f'{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads'
+        found['instructions'] = ' '.join([torch.backends.cpu.get_cpu_capability(), *bfloat16_instructions()])
     for package in PACKAGES:
         try:
             found[package] = version(package)
