@@ -29,16 +29,17 @@ class LayerScale(nn.Module):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), float(init)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.gamma * x
+    def forward(self, x: Tensor, weight: float = 1.0) -> Tensor:
+        return (self.gamma if weight == 1 else self.gamma * weight) * x
 
 
 class Kept(NamedTuple):
-    """For which samples of a batch a residual branch is run, and what it counts.
+    """For which samples of a batch a residual branch is run, and what it counts; or for which tokens, where single ones
+    are in the place of samples.
 
     Attributes:
         samples: Of the B samples, those for whom it is run (S,) long; None: all.
-        counts: Where it is run for all, for whom it counts: bool (B,), or (T,) of tokens; None: for all.
+        counts: Where it is run for all, for whom it counts: bool (B,); None: for all.
         weight: By which it is multiplied.
     """
 
@@ -50,8 +51,28 @@ class Kept(NamedTuple):
         """The samples (S, ...) of a batch (B, ...) for whom the branch is run."""
         return x if self.samples is None else x.index_select(0, self.samples)
 
+    def tokens(self, keep: Tensor, shape: torch.Size) -> tuple[Tensor, 'Kept']:
+        """The same of some tokens of the samples.
+
+        Args:
+            keep: Which tokens of the batch they are, (T,) long in [0, B*N).
+            shape: Of the batch, B, N and any more.
+
+        Returns:
+            Those for whose samples the branch is run, as they are counted in :meth:`of`; and for which of the T it is.
+        """
+        owners = keep // shape[1]
+        if self.counts is not None:
+            return keep, Kept(counts=self.counts[owners], weight=self.weight)
+        if self.samples is None:
+            return keep, self
+        places = torch.full(shape[:1], -1, device=keep.device)
+        places[self.samples] = torch.arange(len(self.samples), device=keep.device)
+        run = (places[owners] >= 0).nonzero()[:, 0]
+        return places[owners[run]] * shape[1] + keep[run] % shape[1], Kept(run, weight=self.weight)
+
     def add(self, x: Tensor, branch: Tensor) -> Tensor:
-        """Add what the branch made of :meth:`of` to the batch (B, ...), or to its tokens (T, ...)."""
+        """Add what the branch made of :meth:`of` to the batch (B, ...)."""
         if self.samples is not None:
             return x.index_add(0, self.samples, branch.to(x.dtype), alpha=self.weight)
         if self.counts is not None:
@@ -66,7 +87,7 @@ class DropPath(nn.Module):
         super().__init__()
         self.rate = float(rate)
 
-    def forward(self, num_samples: int, device: torch.device, owners: Tensor | None = None) -> Kept:
+    def forward(self, num_samples: int, device: torch.device) -> Kept:
         """Draw for which samples the branch is kept, where it weighs 1 / (1 - rate).
 
         On CPUs it is not run for the others. On GPUs it is, where picking samples and putting them back moves more
@@ -76,14 +97,10 @@ class DropPath(nn.Module):
         Args:
             num_samples: Size B of the batch.
             device: Of the samples.
-            owners: Whose tokens are there in place of whole samples, (T,) long in [0, B). Then the branch is run for
-                all of them.
         """
         if not self.training or self.rate == 0:
             return Kept()
         counts, weight = torch.rand(num_samples, device=device) >= self.rate, 1 / (1 - self.rate)
-        if owners is not None:
-            return Kept(counts=counts[owners], weight=weight)
         if device.type != 'cpu' or torch.compiler.is_compiling():
             return Kept(counts=counts, weight=weight)
         samples = counts.nonzero()[:, 0]
@@ -132,10 +149,18 @@ class Block(nn.Module):
         Returns:
             Tokens (B, N, D), or those to keep (T, D).
         """
-        B, N, _ = x.shape
-        owners = None if keep is None else keep // N
-        kept = self.drop_path(B, x.device, owners)
-        branch = self.attn(self.norm1(kept.of(x)), attn_bias, keep)
-        x = kept.add(x if keep is None else x.flatten(0, 1)[keep], self.scale1(branch))
-        kept = self.drop_path(B, x.device, owners)
-        return kept.add(x, self.scale2(self.mlp(self.norm2(kept.of(x)))))
+        kept = self.drop_path(len(x), x.device)
+        chosen, of_tokens = (None, kept) if keep is None else kept.tokens(keep, x.shape)
+        branch = self.attn(self.norm1(kept.of(x)), attn_bias, chosen)
+        shape, x = x.shape, x if keep is None else x.flatten(0, 1)[keep]
+        x = add_scaled(x, branch, self.scale1, of_tokens)
+        kept = self.drop_path(shape[0], x.device)
+        kept = kept if keep is None else kept.tokens(keep, shape)[1]
+        return add_scaled(x, self.mlp(self.norm2(kept.of(x))), self.scale2, kept)
+
+
+def add_scaled(x: Tensor, branch: Tensor, scale: nn.Module, kept: Kept) -> Tensor:
+    """Add a residual branch. Its weight multiplies the layer scale, which is small, where there is one."""
+    if isinstance(scale, LayerScale):
+        return kept._replace(weight=1.0).add(x, scale(branch, kept.weight))
+    return kept.add(x, branch)

@@ -47,10 +47,33 @@ def test_outputs_and_gradients_are_those_of_multiplying_by_zero(seed):
     torch.testing.assert_close(gradients(out, *inputs), gradients(expected, *inputs))
 
 
-def test_branches_run_for_the_samples_that_are_kept():
-    block, sizes = build(), []
+@pytest.mark.parametrize('seed', range(4))
+def test_of_some_tokens_likewise(seed):
+    block = build()
+    x, bias = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((B, N, D), (H, N, N)))
+    keep = torch.rand(B * N).lt(0.4).nonzero()[:, 0]
+    inputs = x, bias, *block.parameters()
+    expected = by_formula(block, x, bias, drawn(seed)).flatten(0, 1)[keep]
+    torch.manual_seed(seed)
+    sizes = sizes_of(block)
+    out = block(x, bias, keep)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(gradients(out, *inputs), gradients(expected, *inputs))
+    first, second = drawn(seed)
+    assert sizes == [int(n) for n in (first.sum(), first[keep // N].sum(), *[second[keep // N].sum()] * 2)]
+
+
+def sizes_of(block: Block) -> list[int]:
+    """How many samples, or tokens, come out of each part, as it runs."""
+    sizes = []
     for part in (block.norm1, block.attn, block.norm2, block.mlp):
         part.register_forward_hook(lambda module, args, out: sizes.append(len(out)))
+    return sizes
+
+
+def test_branches_run_for_the_samples_that_are_kept():
+    block = build()
+    sizes = sizes_of(block)
     x, counts = torch.randn(B, N, D, dtype=torch.float64), [int(count.sum()) for count in drawn(0)]
     torch.manual_seed(0)
     block(x)
@@ -71,9 +94,14 @@ def test_samples_that_are_left_out_and_samples_that_do_not_count_come_to_the_sam
 def test_a_batch_that_is_dropped_as_a_whole_still_gives_every_parameter_a_gradient(monkeypatch):
     block, x = build(), torch.randn(B, N, D, dtype=torch.float64)
     monkeypatch.setattr(torch, 'rand', lambda size, **_: torch.zeros(size))
-    out = block(x)
-    assert torch.equal(out, x)
-    assert all((gradient == 0).all() for gradient in gradients(out, *block.parameters()))
+    for keep in (
+        None,
+        torch.tensor([2, N + 1]),
+        torch.tensor([N + 1]),
+    ):  # of the first sample, then none of it
+        out = block(x, None, keep)
+        assert torch.equal(out, x if keep is None else x.flatten(0, 1)[keep])
+        assert all((gradient == 0).all() for gradient in gradients(out, *block.parameters()))
 
 
 def test_a_batch_that_is_kept_as_a_whole_is_weighted(monkeypatch):
