@@ -37,7 +37,7 @@ def test_the_other_cases_can_be_built_and_run():
     script = """
 from measure import Setting, distance
 from run import CASES
-for name in ('segmentation-512', 'vqkd-base', 'vqa-base', 'scaling-depth'):
+for name in ('segmentation-512', 'vqkd-base', 'vqa-base', 'scaling-depth', 'startup-train'):
     outputs = []
     for contender in CASES[name].contenders.values():
         contender = contender(Setting('cpu', 'float32', quick=True))
@@ -50,8 +50,9 @@ for name in ('segmentation-512', 'vqkd-base', 'vqa-base', 'scaling-depth'):
     done = subprocess.run(
         [sys.executable, '-c', script], cwd=ROOT / 'tools/benchmarks', capture_output=True, text=True, check=True
     )
-    counts = dict(line.split() for line in done.stdout.splitlines() if line.startswith(('seg', 'vq', 'scaling')))
-    assert counts == {'segmentation-512': '2', 'vqkd-base': '1', 'vqa-base': '1', 'scaling-depth': '0'}
+    counts = dict(line.split() for line in done.stdout.splitlines() if line.startswith(('seg', 'vq', 'sca', 'sta')))
+    compared = {'segmentation-512': '2', 'vqkd-base': '1', 'vqa-base': '1'}
+    assert counts == {**compared, 'scaling-depth': '0', 'startup-train': '0'}
 
 
 def test_growth_is_compared_with_operations():

@@ -59,7 +59,7 @@ def first_step(setting: Setting) -> Contender:
         Image.fromarray(draw.integers(0, 256, (16, 16, 3), np.uint8)).save(path)
     options = [
         'train_cfg.max_epochs=1',
-        'train_cfg.val_interval=2',
+        *(f'{part}=None' for part in ('val_cfg', 'val_dataloader', 'val_evaluator')),
         'model.backbone.init_cfg=None',
         f'train_dataloader.dataset.data_root={folder()}',
         'train_dataloader.dataset.ann_file=',
