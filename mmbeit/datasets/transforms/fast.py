@@ -90,7 +90,7 @@ class LoadTwoViews(LoadImage):
 def jpeg_size(content: bytes) -> tuple[int, int] | None:
     """Width and height of a JPEG file of three components of 8 bits, or None of any other, and of a bomb.
 
-    Pillow takes a tenth of a millisecond for what these few bytes say.
+    Pillow would parse everything that stands before the pixels for what these few bytes say.
     """
     if not content.startswith(JPEG_START):
         return None
