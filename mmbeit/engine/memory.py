@@ -10,8 +10,8 @@ def keep_freed_memory() -> bool:
     """Have glibc keep what is freed for the next request, in this process and those that it forks.
 
     It gives large blocks back to the system instead, so that each step of training on a CPU maps gradients and
-    activations anew, page by page, which takes up to a fifth of a step in bfloat16. A tensor of more than 32 MiB is
-    given back still.
+    activations anew, page by page, which takes a twentieth to a sixth of a step in bfloat16. A tensor of more than
+    32 MiB is given back still.
 
     Returns:
         Whether the C library is one that can be told.

@@ -130,6 +130,8 @@ def test_the_size_of_a_jpeg_file_is_that_of_pillow(tmp_path, options, monkeypatc
     first = content.index(b'\xff\xda')  # the scan
     assert all(jpeg_size(content[:end]) in (None, (130, 70)) for end in range(first + 20))
     assert jpeg_size(content[:60] + content[first:]) is None
+    for marker in (b'\xff', b'\xff\xd0'):  # padding, and one without a length: left to Pillow
+        assert jpeg_size(content[:2] + marker + content[2:]) is None
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 9000)  # then Pillow is to say what it thinks of it
     assert jpeg_size(content) is None
 

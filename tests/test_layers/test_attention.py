@@ -53,3 +53,13 @@ def test_a_bias_that_learns_and_one_that_does_not_give_the_same(learns):
     attention, x, bias = Attention(D, H), torch.randn(B, N, D), torch.randn(H, N, N)
     expected = attention(x, bias)
     torch.testing.assert_close(attention(x, bias.clone().requires_grad_(learns)), expected)
+
+
+@pytest.mark.parametrize('shape', [(H, N, N), (1, N, N), (1, H, N, N), (B, 1, N, N)])
+def test_a_bias_of_any_shape_has_its_gradient(shape):
+    torch.manual_seed(0)
+    attention, x, bias = Attention(D, H).double(), torch.randn(B, N, D).double(), torch.randn(shape).double()
+    gradients = []
+    for given in (bias.requires_grad_(), bias.broadcast_to(B, H, N, N)):  # of four dimensions, PyTorch's kernel has it
+        gradients += torch.autograd.grad(attention(x, given).square().sum(), bias)
+    torch.testing.assert_close(*gradients)

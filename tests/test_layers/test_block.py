@@ -94,11 +94,8 @@ def test_samples_that_are_left_out_and_samples_that_do_not_count_come_to_the_sam
 def test_a_batch_that_is_dropped_as_a_whole_still_gives_every_parameter_a_gradient(monkeypatch):
     block, x = build(), torch.randn(B, N, D, dtype=torch.float64)
     monkeypatch.setattr(torch, 'rand', lambda size, **_: torch.zeros(size))
-    for keep in (
-        None,
-        torch.tensor([2, N + 1]),
-        torch.tensor([N + 1]),
-    ):  # of the first sample, then none of it
+    with_the_first_sample, without = torch.tensor([2, N + 1]), torch.tensor([N + 1])
+    for keep in (None, with_the_first_sample, without):
         out = block(x, None, keep)
         assert torch.equal(out, x if keep is None else x.flatten(0, 1)[keep])
         assert all((gradient == 0).all() for gradient in gradients(out, *block.parameters()))

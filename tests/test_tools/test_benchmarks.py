@@ -36,7 +36,8 @@ def test_the_other_cases_can_be_built_and_run():
     """One step of every contender, with the tiny models, and what is compared of it."""
     script = """
 from measure import Setting, distance
-from run import CASES
+from run import CASES, named
+assert named(['inference-224']) == {'inference-224'} and len(named(['scaling', 'data'])) == 4
 for name in ('segmentation-512', 'vqkd-base', 'vqa-base', 'scaling-depth', 'startup-train'):
     outputs = []
     for contender in CASES[name].contenders.values():

@@ -23,7 +23,8 @@ from mmbeit.registry import TRANSFORMS
 DRAFTS = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
 AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
-JPEG_SCAN, JPEG_FRAMES = 0xDA, (0xC0, 0xC1, 0xC2)  # markers of pixels, and of sizes: baseline, extended, progressive
+JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of sizes: baseline, extended, progressive
+JPEG_OTHERS = (0x01, *range(0xD0, 0xDB), 0xFF)  # those that no length follows, that of pixels, and padding
 EYE = np.eye(3, 4, dtype=np.float32)
 THUMBNAIL = 48  # pixels of the short side of a thumbnail, at least
 GREY = np.array([(0.299, 0.587, 0.114, 0)] * 3, np.float32)  # of each pixel, in all of R, G, B
@@ -95,7 +96,7 @@ def jpeg_size(content: bytes) -> tuple[int, int] | None:
     if not content.startswith(JPEG_START):
         return None
     at = len(JPEG_START)
-    while at + 10 <= len(content) and content[at] == 0xFF and content[at + 1] != JPEG_SCAN:
+    while at + 10 <= len(content) and content[at] == 0xFF and content[at + 1] not in JPEG_OTHERS:
         if content[at + 1] in JPEG_FRAMES:
             bits, height, width, components = struct.unpack_from('>BHHB', content, at + 4)
             known = bits == 8 and components == 3 and 0 < width * height <= (Image.MAX_IMAGE_PIXELS or width * height)
