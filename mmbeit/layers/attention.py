@@ -79,7 +79,7 @@ class BiasedAttention(torch.autograd.Function):
     PyTorch's fallback looks for rows of minus infinity besides, in four more passes over the logits, and multiplies
     bfloat16 in float32. No row of a learned bias is minus infinity. In bfloat16, products are rounded, as those of the
     reference under autocast; the bias is added and the softmax taken in float32. Heads are laid out one after another
-    once, for the products of both passes.
+    once, for the products of both passes, and a softmax and its gradient overwrite what they are taken of.
 
     Args of `apply`:
         qkv: (B, N, 3, H, D / H).
@@ -96,7 +96,7 @@ class BiasedAttention(torch.autograd.Function):
         q.mul_(d**-0.5)
         logits = (q @ k.mT).view(B, H, N, N)
         logits = logits.add_(bias) if logits.dtype == bias.dtype else logits + bias.float()
-        probs = logits.softmax(dim=-1).to(v.dtype)
+        probs = torch.softmax(logits, dim=-1, out=logits).to(v.dtype)
         ctx.save_for_backward(q, k, v, probs)
         ctx.bias_dtype = bias.dtype
         return (probs.flatten(0, 1) @ v).view(B, H, N, d).transpose(1, 2).reshape(B, N, H * d)
@@ -109,7 +109,7 @@ class BiasedAttention(torch.autograd.Function):
         d = q.shape[-1]
         grad = grad.view(B, N, H, d).transpose(1, 2).reshape(B * H, N, d)
         grad_logits = (grad @ v.mT).view(B, H, N, N)  # of probs, so far
-        grad_logits = torch._softmax_backward_data(grad_logits, probs, -1, probs.dtype)
+        torch._softmax_backward_data(grad_logits, probs, -1, probs.dtype, grad_input=grad_logits)
         grad_bias = grad_logits.sum(dim=0, dtype=ctx.bias_dtype)
         grad_logits, probs = grad_logits.flatten(0, 1), probs.flatten(0, 1)
         grad_qkv = torch.empty(3, B * H, N, d, dtype=q.dtype)
