@@ -18,6 +18,7 @@ def step(norm, x, target):
 
 
 def process(rank, folder):
+    torch.set_num_threads(1)  # those of the process that this one is a fork of are not here: it would wait for them
     torch.distributed.init_process_group(
         'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=NUM_PROCESSES
     )
