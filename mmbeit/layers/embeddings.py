@@ -8,7 +8,16 @@ from torch import Tensor, nn
 
 
 class PatchEmbed(nn.Module):
-    """One linear map per patch: (B, C, h * p, w * p) to (B, D, h, w)."""
+    """One linear map of all patches.
+
+    Its weights are those of a convolution, as in every checkpoint; the product of patches laid out one after another is
+    the faster one.
+
+    Args:
+        in_channels: Channels C of the images.
+        dim: Width D of the tokens.
+        patch_size: Side p of a patch in pixels.
+    """
 
     def __init__(self, in_channels: int, dim: int, patch_size: int):
         super().__init__()
@@ -16,10 +25,19 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(f'{height} x {width} pixels are not a whole number of patches of {self.patch_size}')
-        return self.proj(x)
+        """Tokens (B, h * w, D) of images (B, C, h * p, w * p), row by row.
+
+        Raises:
+            ValueError: The images are not a whole number of patches, or have another number of channels.
+        """
+        B, C, height, width = x.shape
+        p, proj = self.patch_size, self.proj
+        if height % p or width % p:
+            raise ValueError(f'{height} x {width} pixels are not a whole number of patches of {p}')
+        if proj.in_channels != C:
+            raise ValueError(f'images of {C} channels, where {proj.in_channels} are expected')
+        patches = x.unflatten(3, (-1, p)).unflatten(2, (-1, p)).permute(0, 2, 4, 1, 3, 5)  # (B, h, w, C, p, p)
+        return F.linear(patches.flatten(3).flatten(1, 2), proj.weight.flatten(1), proj.bias)
 
 
 def pad_to_patches(x: Tensor, patch_size: int) -> Tensor:

@@ -49,8 +49,9 @@ def test_intermediate_feature_maps_against_timm():
     theirs = tiny_timm('per_block', img_size=(24, 40))
     ours = tiny_beit(img_size=(24, 40), out_type='featmap', out_indices=(0, 2, 3))
     load_renamed(ours, theirs.state_dict(), [(r'fc_norm\.\w+', None), *BACKBONE])
-    images = torch.randn(2, 3, 24, 40)
-    close(list(ours(images)), theirs.forward_intermediates(images, [0, 2, 3], intermediates_only=True))
+    images = torch.randn(2, 3, 24, 40).double()
+    expected = theirs.double().forward_intermediates(images, [0, 2, 3], intermediates_only=True)
+    torch.testing.assert_close(list(ours.double()(images)), expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize('layer_scale', [0.1, None])

@@ -2,10 +2,28 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmbeit.layers.embeddings import pad_to_patches, remove_padding
+from mmbeit.layers.embeddings import PatchEmbed, pad_to_patches, remove_padding
 
 PATCH = 8
 SIZES = [(32, 32), (33, 47), (25, 40), (40, 31), (7, 9), (1, 1), (1, 50)]
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('size', [(32, 48), (8, 8)])
+def test_patches_are_embedded_as_by_a_convolution(size, layout):
+    embed = PatchEmbed(3, 5, PATCH).double()
+    x = torch.randn(2, 3, *size, dtype=torch.float64).to(memory_format=layout)
+    results = []
+    for tokens in (embed(x), embed.proj(x).flatten(2).transpose(1, 2)):
+        embed.zero_grad()
+        (tokens * torch.linspace(-1, 1, tokens.numel(), dtype=torch.float64).view_as(tokens)).sum().backward()
+        results.append((tokens, embed.proj.weight.grad, embed.proj.bias.grad))
+    torch.testing.assert_close(*results)
+
+
+def test_images_of_other_channels_are_refused():
+    with pytest.raises(ValueError, match='images of 1 channels, where 3 are expected'):
+        PatchEmbed(3, 5, PATCH)(torch.zeros(2, 1, 32, 32))
 
 
 def test_images_are_padded_with_zeros_on_the_right_and_below():

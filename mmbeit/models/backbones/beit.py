@@ -159,8 +159,7 @@ class BEiT(BaseModule):
             (B, 1 + h*w, D) for each of them, in the order of the blocks; the last block's are normalised by
             `final_norm`, and (T, D) where `keep` is given.
         """
-        images, x = x, self.patch_embed(x)
-        x = x.flatten(2).transpose(1, 2)  # (B, N, D)
+        images, x = x, self.patch_embed(x)  # (B, N, D)
         if mask is not None:
             if self.mask_token is None:
                 raise ValueError('this backbone was built without a mask token: give it mask_token=True')

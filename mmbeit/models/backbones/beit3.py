@@ -254,14 +254,13 @@ class BEiT3(BaseModule):
     def embed_images(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokens (B, 1 + h*w, D) before the first block; arguments as for :meth:`encode`."""
         self._check_modality('vision')
-        x = self.patch_embed(images)
-        grid = tuple(x.shape[-2:])
-        x = x.flatten(2).transpose(1, 2)  # (B, N, D)
+        x = self.patch_embed(images)  # (B, N, D)
         if mask is not None:
             if self.mask_token is None:
                 raise ValueError('this encoder was built without a mask token: give it mask_token=True')
             x = substitute_masked(x, mask, self.mask_token)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
         return x + resize_abs_pos_embed(self.pos_embed[None, NUM_UNUSED:], self.grid, grid)
 
     def embed_text(self, ids: Tensor, padding_mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
