@@ -29,38 +29,63 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, attn_bias: Tensor | BiasRows | None = None, keep: Tensor | None = None) -> Tensor:
-        """Attend from every token to every token.
+        """Attend from every token, or from some, to every token.
 
         Args:
             x: Tokens (B, N, D).
-            attn_bias: Added to the attention logits, broadcastable to (B, H, N, N); or rows of it, made as they are
-                needed.
-            keep: Which tokens of the batch come out, (T,) long in [0, B*N); None: all.
+            attn_bias: Added to the attention logits, broadcastable to (B, H, N, N), or (H, N, N) where `keep` is given;
+                or rows of it, made as they are needed.
+            keep: Which tokens of each sample come out, (B, T) long in [0, N); None: all.
 
         Returns:
-            Tokens (B, N, D), or those to keep (T, D).
+            Tokens (B, N, D), or those to keep (B, T, D).
         """
-        B, N, D = x.shape
-        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, bias).view(B, N, 3, self.num_heads, -1)
-        if isinstance(attn_bias, Tensor) and attn_bias.requires_grad and attn_bias.ndim == 3 and x.device.type == 'cpu':
-            out = BiasedAttention.apply(qkv, attn_bias)
+        if keep is not None and isinstance(attn_bias, BiasRows):
+            return pick(self(x, attn_bias), keep)
+        no_bias = torch.zeros_like(self.q_bias)
+        if keep is None:
+            projected = [F.linear(x, self.qkv.weight, torch.cat([self.q_bias, no_bias, self.v_bias]))]
         else:
-            out = attend(qkv, attn_bias)
-        return self.proj(out if keep is None else out.flatten(0, 1)[keep])
+            of_q, of_kv = self.qkv.weight.split([self.qkv.in_features, 2 * self.qkv.in_features])
+            projected = [
+                F.linear(pick(x, keep), of_q, self.q_bias),
+                F.linear(x, of_kv, torch.cat([no_bias, self.v_bias])),
+            ]
+            attn_bias = attn_bias if attn_bias is None else rows_of(attn_bias, keep)
+        projected = [p.unflatten(2, (-1, self.num_heads, x.shape[2] // self.num_heads)) for p in projected]
+        learned = isinstance(attn_bias, Tensor) and attn_bias.requires_grad and attn_bias.ndim > 2
+        if learned and x.device.type == 'cpu':
+            return self.proj(BiasedAttention.apply(attn_bias, *projected))
+        return self.proj(attend(attn_bias, *projected))
 
 
-def attend(qkv: Tensor, bias: Tensor | BiasRows | None) -> Tensor:
+def pick(x: Tensor, places: Tensor) -> Tensor:
+    """Some tokens (B, T, D) of each sample of x (B, N, D), which are at `places` (B, T)."""
+    starts = torch.arange(0, x.shape[0] * x.shape[1], x.shape[1], device=x.device)
+    return x.flatten(0, 1).index_select(0, (places + starts[:, None]).flatten()).unflatten(0, places.shape)
+
+
+def rows_of(bias: Tensor, queries: Tensor) -> Tensor:
+    """The rows (B, H, T, N) of a bias (H, N, N) that are of the queries (B, T) of each sample.
+
+    In float32 at least, in which their gradients are summed over the batch then.
+    """
+    bias = bias.to(torch.promote_types(bias.dtype, torch.float32))
+    return bias.index_select(1, queries.flatten()).unflatten(1, queries.shape).transpose(0, 1)
+
+
+def attend(bias: Tensor | BiasRows | None, *projected: Tensor) -> Tensor:
     """Attention by PyTorch's kernels.
 
     Args:
-        qkv: (B, N, 3, H, D / H).
-        bias: Added to the logits, broadcastable to (B, H, N, N); or rows of it.
+        bias: Added to the logits, broadcastable to (B, H, T, N); or rows of it.
+        projected: Queries, keys and values (B, N, 3, H, D / H); or queries (B, T, 1, H, D / H), and keys and values
+            (B, N, 2, H, D / H).
 
     Returns:
-        (B, N, D).
+        (B, T, D).
     """
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, N, D / H)
+    q, k, v = (x.transpose(1, 2) for p in projected for x in p.unbind(2))  # each (B, H, T or N, D / H)
     if isinstance(bias, BiasRows):
         out = torch.empty_like(q)
         for rows, chunk in bias.chunks(MAX_CHUNK):
@@ -82,38 +107,40 @@ class BiasedAttention(torch.autograd.Function):
     once, for the products of both passes, and a softmax and its gradient overwrite what they are taken of.
 
     Args of `apply`:
-        qkv: (B, N, 3, H, D / H).
-        bias: Added to the logits of every sample, (H, N, N).
+        bias: Added to the logits of every sample (H, T, N), or of each (B, H, T, N).
+        projected: As of :func:`attend`.
 
     Returns:
-        (B, N, D).
+        (B, T, D).
     """
 
     @staticmethod
-    def forward(ctx, qkv: Tensor, bias: Tensor) -> Tensor:
-        B, N, _, H, d = qkv.shape
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).clone(memory_format=torch.contiguous_format).view(3, B * H, N, d)
+    def forward(ctx, bias: Tensor, *projected: Tensor) -> Tensor:
+        B, _, _, H, d = projected[0].shape
+        laid_out = [p.permute(2, 0, 3, 1, 4).clone(memory_format=torch.contiguous_format) for p in projected]
+        q, k, v = (heads.flatten(0, 1) for part in laid_out for heads in part)  # each (B * H, T or N, D / H)
         q.mul_(d**-0.5)
-        logits = (q @ k.mT).view(B, H, N, N)
+        logits = (q @ k.mT).unflatten(0, (B, H))  # (B, H, T, N)
         logits = logits.add_(bias) if logits.dtype == bias.dtype else logits + bias.float()
-        probs = torch.softmax(logits, dim=-1, out=logits).to(v.dtype)
-        ctx.save_for_backward(q, k, v, probs)
-        ctx.bias_dtype = bias.dtype
-        return (probs.flatten(0, 1) @ v).view(B, H, N, d).transpose(1, 2).reshape(B, N, H * d)
+        probs = torch.softmax(logits, dim=-1, out=logits).to(v.dtype).flatten(0, 1)
+        ctx.save_for_backward(probs, q, k, v)
+        ctx.bias_dtype, ctx.per_sample, ctx.parts = bias.dtype, bias.ndim == 4, [len(part) for part in laid_out]
+        return (probs @ v).unflatten(0, (B, H)).transpose(1, 2).flatten(2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        q, k, v, probs = ctx.saved_tensors
-        B, H, N, _ = probs.shape
-        d = q.shape[-1]
-        grad = grad.view(B, N, H, d).transpose(1, 2).reshape(B * H, N, d)
-        grad_logits = (grad @ v.mT).view(B, H, N, N)  # of probs, so far
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+        probs, q, k, v = ctx.saved_tensors
+        BH, T, d = q.shape
+        H = grad.shape[2] // d
+        grad = grad.unflatten(2, (H, d)).transpose(1, 2).reshape(BH, T, d)
+        grad_logits = grad @ v.mT  # of probs, so far
         torch._softmax_backward_data(grad_logits, probs, -1, probs.dtype, grad_input=grad_logits)
-        grad_bias = grad_logits.sum(dim=0, dtype=ctx.bias_dtype)
-        grad_logits, probs = grad_logits.flatten(0, 1), probs.flatten(0, 1)
-        grad_qkv = torch.empty(3, B * H, N, d, dtype=q.dtype)
-        torch.bmm(grad_logits, k, out=grad_qkv[0]).mul_(d**-0.5)
-        torch.bmm(grad_logits.mT, q, out=grad_qkv[1])
-        torch.bmm(probs.mT, grad, out=grad_qkv[2])
-        return grad_qkv.view(3, B, H, N, d).permute(1, 3, 0, 2, 4).contiguous(), grad_bias
+        grad_bias = grad_logits.unflatten(0, (-1, H))
+        grad_bias = grad_bias.to(ctx.bias_dtype) if ctx.per_sample else grad_bias.sum(dim=0, dtype=ctx.bias_dtype)
+        grads = [q.new_empty(n, BH, T if i == 0 else k.shape[1], d) for i, n in enumerate(ctx.parts)]
+        grad_q, grad_k, grad_v = (heads for part in grads for heads in part)
+        torch.bmm(grad_logits, k, out=grad_q).mul_(d**-0.5)
+        torch.bmm(grad_logits.mT, q, out=grad_k)
+        torch.bmm(probs.mT, grad, out=grad_v)
+        return grad_bias, *(part.unflatten(1, (-1, H)).permute(1, 3, 0, 2, 4).contiguous() for part in grads)

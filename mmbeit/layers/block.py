@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmbeit.layers.attention import Attention
+from mmbeit.layers.attention import Attention, pick
 from mmbeit.layers.position import BiasRows
 
 
@@ -34,8 +34,7 @@ class LayerScale(nn.Module):
 
 
 class Kept(NamedTuple):
-    """For which samples of a batch a residual branch is run, and what it counts; or for which tokens, where single ones
-    are in the place of samples.
+    """For which samples of a batch a residual branch is run, and what it counts.
 
     Attributes:
         samples: Of the B samples, those for whom it is run (S,) long; None: all.
@@ -50,26 +49,6 @@ class Kept(NamedTuple):
     def of(self, x: Tensor) -> Tensor:
         """The samples (S, ...) of a batch (B, ...) for whom the branch is run."""
         return x if self.samples is None else x.index_select(0, self.samples)
-
-    def tokens(self, keep: Tensor, shape: torch.Size) -> tuple[Tensor, 'Kept']:
-        """The same of some tokens of the samples.
-
-        Args:
-            keep: Which tokens of the batch they are, (T,) long in [0, B*N).
-            shape: Of the batch, B, N and any more.
-
-        Returns:
-            Those for whose samples the branch is run, as they are counted in :meth:`of`; and for which of the T it is.
-        """
-        owners = keep // shape[1]
-        if self.counts is not None:
-            return keep, Kept(counts=self.counts[owners], weight=self.weight)
-        if self.samples is None:
-            return keep, self
-        places = torch.full(shape[:1], -1, device=keep.device)
-        places[self.samples] = torch.arange(len(self.samples), device=keep.device)
-        run = (places[owners] >= 0).nonzero()[:, 0]
-        return places[owners[run]] * shape[1] + keep[run] % shape[1], Kept(run, weight=self.weight)
 
     def add(self, x: Tensor, branch: Tensor) -> Tensor:
         """Add what the branch made of :meth:`of` to the batch (B, ...)."""
@@ -143,19 +122,16 @@ class Block(nn.Module):
         Args:
             x: Tokens (B, N, D).
             attn_bias: Added to the attention logits of each sample, broadcastable to (H, N, N).
-            keep: Which tokens of the batch come out, (T,) long in [0, B*N); None: all. The others are attended to and
-                not computed any further.
+            keep: Which tokens of each sample come out, (B, T) long in [0, N); None: all. The others are attended to
+                and not computed any further.
 
         Returns:
-            Tokens (B, N, D), or those to keep (T, D).
+            Tokens (B, N, D), or those to keep (B, T, D).
         """
         kept = self.drop_path(len(x), x.device)
-        chosen, of_tokens = (None, kept) if keep is None else kept.tokens(keep, x.shape)
-        branch = self.attn(self.norm1(kept.of(x)), attn_bias, chosen)
-        shape, x = x.shape, x if keep is None else x.flatten(0, 1)[keep]
-        x = add_scaled(x, branch, self.scale1, of_tokens)
-        kept = self.drop_path(shape[0], x.device)
-        kept = kept if keep is None else kept.tokens(keep, shape)[1]
+        branch = self.attn(self.norm1(kept.of(x)), attn_bias, None if keep is None else kept.of(keep))
+        x = add_scaled(x if keep is None else pick(x, keep), branch, self.scale1, kept)
+        kept = self.drop_path(len(x), x.device)
         return add_scaled(x, self.mlp(self.norm2(kept.of(x))), self.scale2, kept)
 
 

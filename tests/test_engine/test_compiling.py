@@ -9,7 +9,7 @@ from builders_beit3 import images, texts, tiny_beit3
 from torch import nn
 
 from mmbeit.engine.compiling import compile_blocks
-from mmbeit.models.algorithms.mim import masked_places
+from mmbeit.models.algorithms.mim import find_masked
 
 BACKEND = 'aot_eager'  # captures and differentiates as inductor does, without its compiler
 
@@ -22,8 +22,8 @@ def fresh():
 
 
 def pretraining_loss(model, view, mask, ids):
-    places = masked_places(mask, view.device)
-    losses = model.head.loss(model.streams(view, mask, places), ids.flatten()[places])
+    masked = find_masked(mask, view.device)
+    losses = model.head.loss(model.streams(view, mask, masked), ids.flatten()[masked.places])
     return sum(value for name, value in losses.items() if name.startswith('loss'))
 
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from mmbeit.layers.attention import Attention, BiasedAttention, attend
+from mmbeit.layers.attention import Attention, BiasedAttention, attend, pick
 
 B, N, H, D = 2, 11, 3, 12
 
 
 def drawn(dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     torch.manual_seed(0)
-    return tuple(torch.randn(shape).to(dtype).requires_grad_() for shape in ((B, N, 3, H, D // H), (H, N, N)))
+    return tuple(torch.randn(shape).to(dtype).requires_grad_() for shape in ((H, N, N), (B, N, 3, H, D // H)))
 
 
 def results(attention, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -29,15 +29,15 @@ def test_bfloat16_is_rounded_as_in_the_reference_under_autocast():
     """There products come out in bfloat16, the bias is added and the softmax taken in float32."""
     exact = results(attend, torch.float64)
 
-    def reference(qkv, bias):
+    def reference(bias, qkv):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         with torch.autocast('cpu', torch.bfloat16):
             out = ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias).softmax(dim=-1) @ v
         return out.transpose(1, 2).flatten(2)
 
-    def ours(qkv, bias):
+    def ours(bias, qkv):
         with torch.autocast('cpu', torch.bfloat16):
-            return BiasedAttention.apply(qkv.bfloat16(), bias)
+            return BiasedAttention.apply(bias, qkv.bfloat16())
 
     for out, rounded, expected in zip(
         results(ours, torch.float32), results(reference, torch.float32), exact, strict=True
@@ -55,11 +55,48 @@ def test_a_bias_that_learns_and_one_that_does_not_give_the_same(learns):
     torch.testing.assert_close(attention(x, bias.clone().requires_grad_(learns)), expected)
 
 
-@pytest.mark.parametrize('shape', [(H, N, N), (1, N, N), (1, H, N, N), (B, 1, N, N)])
-def test_a_bias_of_any_shape_has_its_gradient(shape):
+def with_gradients(attention, x, bias, keep=None):
+    x, bias = x.requires_grad_(), bias.requires_grad_()
+    out = attention(x, bias, keep)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    return out, *torch.autograd.grad((out * weights).sum(), (x, bias))
+
+
+@pytest.mark.parametrize('shape', [(H, N, N), (1, N, N), (1, H, N, N), (B, 1, N, N), (B, H, N, N)])
+def test_a_bias_of_any_shape_has_its_gradient(shape, monkeypatch):
     torch.manual_seed(0)
     attention, x, bias = Attention(D, H).double(), torch.randn(B, N, D).double(), torch.randn(shape).double()
+    ours = with_gradients(attention, x, bias)
+    monkeypatch.setattr(BiasedAttention, 'apply', attend)
+    torch.testing.assert_close(ours, with_gradients(attention, x, bias))
+
+
+@pytest.mark.parametrize('own', [True, False])
+def test_some_tokens_come_out_as_they_do_with_all(own, monkeypatch):
+    torch.manual_seed(0)
+    attention, x, bias = Attention(D, H).double(), torch.randn(B, N, D).double(), torch.randn(H, N, N).double()
+    keep = torch.tensor([[0, 3, 4, 10], [7, 0, 0, 0]])  # one may be asked for more than once
+    expected = with_gradients(lambda x, bias, keep: pick(attention(x, bias), keep), x, bias, keep)
+    if not own:
+        monkeypatch.setattr(BiasedAttention, 'apply', attend)
+    torch.testing.assert_close(with_gradients(attention, x, bias, keep), expected)
+    torch.testing.assert_close(attention(x, None, keep), pick(attention(x), keep))
+
+
+def test_in_bfloat16_the_gradient_of_the_bias_of_some_tokens_is_summed_over_the_batch_in_float32():
+    """Summed in bfloat16, every image by itself, a thousand images would count as some hundreds."""
+    torch.manual_seed(0)
+    attention = Attention(D, H)
+    x, keep = torch.randn(1, N, D).expand(1000, -1, -1), torch.tensor([[2]]).expand(1000, -1)
     gradients = []
-    for given in (bias.requires_grad_(), bias.broadcast_to(B, H, N, N)):  # of four dimensions, PyTorch's kernel has it
-        gradients += torch.autograd.grad(attention(x, given).square().sum(), bias)
-    torch.testing.assert_close(*gradients)
+    for count in (1, 1000):
+        bias = torch.zeros(H, N, N).bfloat16().requires_grad_()
+        with torch.autocast('cpu', torch.bfloat16):
+            out = attention(x[:count], bias, keep[:count]).float().sum()
+        gradients.append(torch.autograd.grad(out, bias)[0].float())
+    torch.testing.assert_close(gradients[1], 1000 * gradients[0], rtol=0.02, atol=1e-3)
+
+
+def test_tokens_are_picked_from_each_sample():
+    x = torch.arange(12).view(2, 3, 2)
+    assert pick(x, torch.tensor([[2, 0], [1, 1]])).tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]

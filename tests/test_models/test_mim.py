@@ -180,15 +180,16 @@ def test_losses_and_gradients_are_those_of_computing_everything(v2, with_cp, bat
 
 
 @VERSIONS
-def test_the_last_mlp_sees_what_is_predicted_from(v2, batch):
+def test_the_last_block_runs_for_what_is_predicted_from(v2, batch):
     model, rows = build(v2=v2), []
     inputs, samples = batch
-    count = int(masks_of(samples).sum())
+    most = int(masks_of(samples).sum(dim=1).max())
     blocks = [model.backbone.blocks[-1], *([model.neck.blocks[-1]] if v2 else [])]
     for block in blocks:
-        block.mlp.register_forward_hook(lambda module, args, out: rows.append(out[..., 0].numel()))
+        for part in (block.attn, block.mlp):
+            part.register_forward_hook(lambda module, args, out: rows.append(tuple(out.shape[:2])))
     model(inputs, samples, mode='loss')
-    assert rows == ([2 + count, count] if v2 else [count])  # the neck needs the class tokens
+    assert rows == ([(2, 1 + most)] * 2 if v2 else []) + [(2, most)] * 2  # the neck needs the class tokens
 
 
 # ---- the second stream of v2 ----
@@ -264,12 +265,12 @@ def gradients_at(model, batch, name):
 def test_gradients_of_the_second_stream_reach_late_blocks_through_the_class_token_alone(batch):
     model = build(v2=True)
     early, last, parameters = gradients_at(model, batch, 'cls')
-    cls_tokens, patches = last[:2], last[2:]  # of two images; the masked patches alone
+    cls_tokens, patches = last[:, 0], last[:, 1:]  # the masked ones alone
     assert cls_tokens.abs().sum() > 0 and (patches == 0).all()
     assert early[:, 1:].abs().sum() > 0
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in parameters.values())
     _, last, parameters = gradients_at(model, batch, 'mim')
-    assert (last[:2] == 0).all() and last[2:].abs().sum() > 0
+    assert (last[:, 0] == 0).all() and last[:, 1:].abs().sum() > 0
     for name, gradient in parameters.items():
         assert (gradient is None) == name.startswith('neck.'), name
 

@@ -11,7 +11,7 @@ import mmbeit.models  # noqa: F401, fills the registry
 from mmbeit.archs import resolve_arch
 from mmbeit.checkpoint.formats import from_ours
 from mmbeit.layers.embeddings import substitute_masked
-from mmbeit.models.algorithms.mim import masked_places
+from mmbeit.models.algorithms.mim import find_masked
 
 Arch = str | dict
 NUM_CODES = 8192
@@ -193,8 +193,8 @@ def pretrained(arch: Arch = 'base', version: int = 1, drop_path: float = 0.0) ->
 
 
 def our_loss(model: nn.Module, view: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
-    places = masked_places(mask, view.device)
-    losses = model.head.loss(model.streams(view, mask, places), ids.flatten()[places])
+    masked = find_masked(mask, view.device)
+    losses = model.head.loss(model.streams(view, mask, masked), ids.flatten()[masked.places])
     return sum(value for name, value in losses.items() if name.startswith('loss'))
 
 

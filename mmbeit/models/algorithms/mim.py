@@ -1,11 +1,46 @@
 """Masked image modeling on visual tokens."""
 
+from typing import NamedTuple
+
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.registry import MODELS
+
+
+class MaskedPatches(NamedTuple):
+    """Where the M masked patches of a batch are.
+
+    Attributes:
+        places: Among its B*N patches, (M,) long.
+        tokens: Among the tokens of each image, of which the class token is the first, (B, T) long, T the most of an
+            image. One that has fewer has its class token in the remaining places.
+        found: Where they are among these B*T, (M,) long.
+    """
+
+    places: Tensor
+    tokens: Tensor
+    found: Tensor
+
+    def of(self, x: Tensor) -> Tensor:
+        """Those (M, D) among what was made of `tokens` (B, T, D)."""
+        x = x.flatten(0, 1)
+        return x if len(x) == len(self.found) else x.index_select(0, self.found)
+
+
+def find_masked(mask: Tensor, device: torch.device) -> MaskedPatches:
+    """The masked patches of a mask (B, N) bool, on a device.
+
+    They are counted where the mask is: on the CPU it costs no waiting for the GPU.
+    """
+    places, counts = mask.flatten().nonzero()[:, 0], mask.sum(dim=1)
+    most = max(int(counts.max()), 1)  # at least one, so that every parameter has a gradient: DDP waits for it
+    taken = torch.arange(most, device=mask.device) < counts[:, None]
+    tokens = torch.zeros_like(taken, dtype=torch.long).masked_scatter_(taken, 1 + places % mask.shape[1])
+    found = taken.flatten().nonzero()[:, 0]
+    return MaskedPatches(*(x.to(device, non_blocking=True) for x in (places, tokens, found)))
 
 
 @MODELS.register_module()
@@ -103,37 +138,36 @@ class MaskedImageModeling(BaseModel):
                 f'the target view gives {ids.shape[1]} tokens for a mask of {mask.shape[1]} patches: its '
                 'size over the stride of the tokenizer has to equal the size of the view over the patch'
             )
-        places = masked_places(mask, view.device)
-        return self.head.loss(self.streams(view, mask, places), ids.flatten()[places])
+        masked = find_masked(mask, view.device)
+        return self.head.loss(self.streams(view, mask, masked), ids.flatten()[masked.places])
 
-    def streams(self, inputs: Tensor, mask: Tensor, places: Tensor | None = None) -> dict[str, Tensor]:
+    def streams(self, inputs: Tensor, mask: Tensor, masked: MaskedPatches | None = None) -> dict[str, Tensor]:
         """What visual tokens are predicted from. What the loss does not look at is not computed in the last block.
 
         Args:
             inputs: Normalised view (B, 3, height, width).
             mask: (B, N) bool, True = masked.
-            places: What :func:`masked_places` gives for it, of someone who has it.
+            masked: What :func:`find_masked` gives for it, of someone who has it.
 
         Returns:
             Un-normalised tokens of the M masked patches (M, D), image by image and row by row: 'mim', of the last
             block, and with a neck 'cls', of its last one.
         """
+        masked = find_masked(mask, inputs.device) if masked is None else masked
         if self.neck is None:
-            return {'mim': self.masked_tokens(inputs, mask, places)}
-        places = masked_places(mask, inputs.device) if places is None else places
-        mask, keep = mask.to(inputs.device, non_blocking=True), after_cls_tokens(places, mask)
-        B, N = mask.shape
-        cls_tokens = torch.arange(B, device=keep.device) * (1 + N)
-        biases = self.backbone.attn_biases(inputs)
+            return {'mim': self._masked_tokens(inputs, mask, masked)}
+        mask, biases = mask.to(inputs.device, non_blocking=True), self.backbone.attn_biases(inputs)
         blocks = self.neck.early_layers - 1, len(self.backbone.blocks) - 1
-        early, kept = self.backbone.block_tokens(inputs, mask, blocks, biases, torch.cat([cls_tokens, keep]))
-        return {'mim': kept[B:], 'cls': self.neck(early, kept[:B], biases[-1], keep)}
+        with_cls_token = torch.cat([torch.zeros_like(masked.tokens[:, :1]), masked.tokens], dim=1)
+        early, last = self.backbone.block_tokens(inputs, mask, blocks, biases, with_cls_token)
+        aggregated = self.neck(early, last[:, 0], biases[-1], masked.tokens)
+        return {'mim': masked.of(last[:, 1:]), 'cls': masked.of(aggregated)}
 
-    def masked_tokens(self, inputs: Tensor, mask: Tensor, places: Tensor | None = None) -> Tensor:
+    def _masked_tokens(self, inputs: Tensor, mask: Tensor, masked: MaskedPatches) -> Tensor:
         """The stream 'mim' of :meth:`streams` alone."""
-        places = masked_places(mask, inputs.device) if places is None else places
-        mask, keep = mask.to(inputs.device, non_blocking=True), after_cls_tokens(places, mask)
-        return self.backbone.block_tokens(inputs, mask, [len(self.backbone.blocks) - 1], keep=keep)[0]
+        mask = mask.to(inputs.device, non_blocking=True)
+        last = len(self.backbone.blocks) - 1
+        return masked.of(self.backbone.block_tokens(inputs, mask, [last], keep=masked.tokens)[0])
 
     def predict_streams(self, inputs: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Logits of the masked patches from every stream: as of :meth:`predict_tokens`, by the names of `streams`."""
@@ -149,7 +183,8 @@ class MaskedImageModeling(BaseModel):
         Returns:
             (M, num_codes), image by image and row by row.
         """
-        return self.head({'mim': self.masked_tokens(inputs, mask)})['mim']
+        tokens = self._masked_tokens(inputs, mask, find_masked(mask, inputs.device))
+        return self.head({'mim': tokens})['mim']
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -160,16 +195,3 @@ class MaskedImageModeling(BaseModel):
         if self.target_generator is not None:
             self.target_generator._apply(fn, *args, **kwargs)
         return super()._apply(fn, *args, **kwargs)
-
-
-def masked_places(mask: Tensor, device: torch.device) -> Tensor:
-    """Which of the B*N patches of a batch are masked, (M,) long on a device, of a mask (B, N) bool.
-
-    Counted where the mask is: on the CPU it costs no waiting for the GPU.
-    """
-    return mask.flatten().nonzero()[:, 0].to(device, non_blocking=True)
-
-
-def after_cls_tokens(places: Tensor, mask: Tensor) -> Tensor:
-    """Where these patches are among the tokens of the batch, of which those of each image begin with a class token."""
-    return places + places // mask.shape[1] + 1

@@ -153,11 +153,11 @@ class BEiT(BaseModule):
             mask: As for :meth:`forward`.
             indices: Blocks, 0-based.
             biases: What :meth:`attn_biases` gives for `x`, of someone who needs it again.
-            keep: Which tokens of the batch come out of the last block, (T,) long in [0, B*(1 + h*w)); None: all.
+            keep: Which tokens of each image come out of the last block, (B, T) long in [0, 1 + h*w); None: all.
 
         Returns:
             (B, 1 + h*w, D) for each of them, in the order of the blocks; the last block's are normalised by
-            `final_norm`, and (T, D) where `keep` is given.
+            `final_norm`, and (B, T, D) where `keep` is given.
         """
         images, x = x, self.patch_embed(x)  # (B, N, D)
         if mask is not None:

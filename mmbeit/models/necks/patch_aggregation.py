@@ -66,10 +66,10 @@ class PatchAggregationNeck(BaseModule):
             early: Tokens after block E (B, 1 + N, D), not normalised.
             cls_token: Class token after the last block (B, D), likewise.
             attn_bias: What the backbone adds to its attention logits (H, 1 + N, 1 + N), or None.
-            keep: Which tokens of the batch come out, (T,) long in [0, B*(1 + N)); None: all.
+            keep: Which tokens of each image come out, (B, T) long in [0, 1 + N); None: all.
 
         Returns:
-            Tokens (B, 1 + N, D), or those to keep (T, D), not normalised.
+            Tokens (B, 1 + N, D), or those to keep (B, T, D), not normalised.
         """
         x = torch.cat([cls_token[:, None], early[:, 1:]], dim=1)
         for i, block in enumerate(self.blocks):
