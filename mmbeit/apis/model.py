@@ -16,6 +16,7 @@ from torch import nn
 from mmbeit.apis import index
 from mmbeit.apis.data import DataConfig
 from mmbeit.apis.weights import WeightsError
+from mmbeit.checkpoint.draws import SkipDraws
 from mmbeit.checkpoint.weights import put
 from mmbeit.engine.config import find_config, read_config
 from mmbeit.engine.errors import suggest
@@ -89,20 +90,32 @@ def get_model(
                 + suggest(name or '', released)
             )
     scope = cfg.get('default_scope') or 'mmpretrain'
+    content = {}
     with DefaultScope.overwrite_default_scope(scope):
-        built = MODELS.build(cfg.model)
+        if pretrained:
+            built, content = _with_weights(cfg.model, os.fspath(pretrained))
+        else:
+            built = MODELS.build(cfg.model)
     built.data_config = _data_config(cfg, entry if published else None)
     built._config, built._metainfo = cfg, None
-    built._dataset_meta = _dataset_meta(cfg, scope)
-    if pretrained:
-        use_safe_checkpoint_loading()
-        content = CheckpointLoader.load_checkpoint(os.fspath(pretrained), map_location='cpu')
-        put(built, content, os.fspath(pretrained))
-        built._dataset_meta = (content.get('meta') or {}).get('dataset_meta') or built._dataset_meta
+    built._dataset_meta = (content.get('meta') or {}).get('dataset_meta') or _dataset_meta(cfg, scope)
     if device is not None:
         built.to(device)
     built.eval()
     return built
+
+
+def _with_weights(cfg: dict, path: str) -> tuple[nn.Module, dict]:
+    """A model with the weights of a file, and all that the file holds. What it does not say of the model is drawn."""
+    use_safe_checkpoint_loading()
+    content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    with SkipDraws() as draws:
+        built = MODELS.build(cfg)
+    loaded = put(built, content, path)
+    if draws.left(built, loaded.fresh):
+        built = MODELS.build(cfg)
+        put(built, content, path, log=lambda line: None)  # it has been said
+    return built, content
 
 
 def _read(model: str | os.PathLike | Config) -> tuple[str | None, Config]:

@@ -100,6 +100,35 @@ def test_weights_are_loaded(weights):
     torch.testing.assert_close(mmbeit.get_model(cfg, True, **SMALL).extract_feat(x), reference.extract_feat(x))
 
 
+def test_weights_that_are_loaded_are_not_drawn_before(weights):
+    state = torch.get_rng_state()
+    model = mmbeit.get_model(FINETUNED, weights[0], **SMALL)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(dict(model.state_dict()), dict(weights[1].state_dict()), rtol=0, atol=0)
+    torch.nn.Linear(3, 3)  # others are drawn, then as before
+    assert not torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_a_file_does_not_say_is_drawn(weights):
+    """A classifier of other classes, and the tokenizer of a pretraining model, which is no part of its state dict."""
+    other_head = {**SMALL, 'head': dict(num_classes=5, in_channels=24)}
+    torch.manual_seed(0)
+    expected = mmbeit.get_model(FINETUNED, **other_head)
+    torch.manual_seed(0)
+    model = mmbeit.get_model(FINETUNED, weights[0], **other_head)
+    assert torch.equal(model.head.fc.weight, expected.head.fc.weight)
+    assert torch.equal(model.backbone.fc_norm.weight, weights[1].backbone.fc_norm.weight)
+
+    torch.manual_seed(0)
+    expected = mmbeit.get_model(PRETRAINED, backbone=SMALL['backbone'])
+    torch.save(expected.state_dict(), weights[0])
+    torch.manual_seed(0)
+    model = mmbeit.get_model(PRETRAINED, weights[0], backbone=SMALL['backbone'])
+    tokenizers = [dict(m.target_generator.named_parameters()) for m in (model, expected)]
+    assert tokenizers[0]
+    torch.testing.assert_close(*tokenizers, rtol=0, atol=0)
+
+
 def test_published_weights_bring_their_statistics(weights, monkeypatch, tmp_path):
     """The recipe of this name has ImageNet's, mmpretrain's weights of this name do not."""
     path, reference = weights
