@@ -80,13 +80,21 @@ def test_every_out_type_is_a_view_of_the_raw_tokens():
         model = tiny_beit(out_type=out_type)
         model.load_state_dict(raw.state_dict(), strict=False)
         outs[out_type] = model(x)[-1]
-    assert torch.equal(outs['cls_token'], tokens[:, 0])
+    torch.testing.assert_close(outs['cls_token'], tokens[:, 0])
     for row in range(4):
         for column in range(3):
             assert torch.equal(outs['featmap'][:, :, row, column], tokens[:, 1 + 3 * row + column])
     mean = tokens[:, 1:].mean(dim=1)
     normed = nn.functional.layer_norm(mean, (24,), model.fc_norm.weight, model.fc_norm.bias, eps=1e-6)
     torch.testing.assert_close(outs['avg_featmap'], normed)
+
+
+def test_of_the_class_token_alone_the_last_block_computes_nothing_else():
+    model, sizes = tiny_beit(out_type='cls_token', out_indices=(1, 3)), []
+    for block in model.blocks:
+        block.mlp.register_forward_hook(lambda module, args, out: sizes.append(tuple(out.shape[:2])))
+    middle, last = model(images(32, 24))
+    assert middle.shape == last.shape == (2, 24) and sizes == [(2, 13)] * 3 + [(2, 1)]
 
 
 @pytest.mark.parametrize('size', [(30, 47), (32, 41), (9, 8), (1, 1)])

@@ -136,7 +136,9 @@ class BEiT(BaseModule):
         if self.out_type == 'featmap':
             x = pad_to_patches(x, self.patch_size)
         grid = self.grid_of(x)
-        return tuple(self._format(tokens, grid, size) for tokens in self.block_tokens(x, mask, self.out_indices))
+        only_cls = torch.zeros(len(x), 1, dtype=torch.long, device=x.device) if self.out_type == 'cls_token' else None
+        outs = self.block_tokens(x, mask, self.out_indices, keep=only_cls)
+        return tuple(self._format(tokens, grid, size) for tokens in outs)
 
     def block_tokens(
         self,
