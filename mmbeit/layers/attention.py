@@ -41,7 +41,7 @@ class Attention(nn.Module):
             Tokens (B, N, D), or those to keep (B, T, D).
         """
         if keep is not None and isinstance(attn_bias, BiasRows):
-            return pick(self(x, attn_bias), keep)
+            return pick(self.forward(x, attn_bias), keep)
         no_bias = torch.zeros_like(self.q_bias)
         if keep is None:
             projected = [F.linear(x, self.qkv.weight, torch.cat([self.q_bias, no_bias, self.v_bias]))]
@@ -66,11 +66,7 @@ def pick(x: Tensor, places: Tensor) -> Tensor:
 
 
 def rows_of(bias: Tensor, queries: Tensor) -> Tensor:
-    """The rows (B, H, T, N) of a bias (H, N, N) that are of the queries (B, T) of each sample.
-
-    In float32 at least, in which their gradients are summed over the batch then.
-    """
-    bias = bias.to(torch.promote_types(bias.dtype, torch.float32))
+    """The rows (B, H, T, N) of a bias (H, N, N) that are of the queries (B, T) of each sample."""
     return bias.index_select(1, queries.flatten()).unflatten(1, queries.shape).transpose(0, 1)
 
 
