@@ -10,8 +10,9 @@ import torch
 from mmengine.logging import MessageHub
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# `one_hot` does not check the range of labels that are on a GPU, and an average counts its steps on the CPU.
-NOT_OF_THE_GPU = {'batch_label_to_onehot', 'update_parameters'}
+# `one_hot` does not check the range of labels that are on a GPU. An average counts its steps on the CPU, where masks
+# are counted, too, because `MIMDataPreprocessor` leaves them there.
+NOT_OF_THE_GPU = {'batch_label_to_onehot', 'update_parameters', 'find_masked'}
 
 
 class Readings(TorchDispatchMode):
