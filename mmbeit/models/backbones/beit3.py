@@ -1,5 +1,6 @@
 """The BEiT-3 encoder."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -161,7 +162,7 @@ class BEiT3(BaseModule):
         size = x.shape[-2:]
         if self.out_type == 'featmap':
             x = pad_to_patches(x, self.patch_size)
-        grid = x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size
+        grid = self.grid_of(x)
         return tuple(self._format(tokens, grid, size) for tokens in self.block_tokens(x, mask, self.out_indices))
 
     def block_tokens(self, x: Tensor, mask: Tensor | None, indices: Sequence[int]) -> list[Tensor]:
@@ -249,7 +250,11 @@ class BEiT3(BaseModule):
 
     def num_vision_tokens(self, images: Tensor) -> int:
         """Class token and patches of images (..., height, width)."""
-        return 1 + (images.shape[-2] // self.patch_size) * (images.shape[-1] // self.patch_size)
+        return 1 + math.prod(self.grid_of(images))
+
+    def grid_of(self, images: Tensor) -> Grid:
+        """Patches per side of images (..., height, width)."""
+        return images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
 
     def embed_images(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokens (B, 1 + h*w, D) before the first block; arguments as for :meth:`encode`."""
@@ -260,8 +265,7 @@ class BEiT3(BaseModule):
                 raise ValueError('this encoder was built without a mask token: give it mask_token=True')
             x = substitute_masked(x, mask, self.mask_token)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
-        grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
-        return x + resize_abs_pos_embed(self.pos_embed[None, NUM_UNUSED:], self.grid, grid)
+        return x + resize_abs_pos_embed(self.pos_embed[None, NUM_UNUSED:], self.grid, self.grid_of(images))
 
     def embed_text(self, ids: Tensor, padding_mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """Tokens (B, T, D) before the first block; arguments as for :meth:`encode`."""
