@@ -25,6 +25,7 @@ _APIS = {
     'FeatureExtractor': 'mmbeit.apis.features',
     'MaskedImageModelingInferencer': 'mmbeit.apis.tokens',
     'probe': 'mmbeit.probing.run',
+    'set_attention_kernel': 'mmbeit.layers.kernels',
     'TokenFolder': 'mmbeit.datasets.tokens',
 }
 

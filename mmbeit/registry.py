@@ -25,7 +25,9 @@ HOOKS = Registry(
     'hook',
     parent=root.HOOKS,
     scope='mmbeit',
-    locations=[f'mmbeit.engine.{name}' for name in ('hooks', 'codebook', 'streams', 'compiling', 'late_logging')],
+    locations=[
+        f'mmbeit.engine.{name}' for name in ('hooks', 'attention', 'codebook', 'streams', 'compiling', 'late_logging')
+    ],
 )
 OPTIM_WRAPPERS = Registry(
     'optimizer wrapper', parent=root.OPTIM_WRAPPERS, scope='mmbeit', locations=['mmbeit.engine.optim_wrapper']

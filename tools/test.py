@@ -10,6 +10,7 @@ from mmbeit.engine.checks import check_checkpoints, check_data
 from mmbeit.engine.config import add_common_arguments, load_config
 from mmbeit.engine.errors import readable_errors
 from mmbeit.engine.loading import StartFromCheckpoint
+from mmbeit.layers.kernels import set_attention_kernel
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with readable_errors() as preparation:
         cfg = load_config(args)
+        set_attention_kernel(args.attention)
         if cfg.get('test_dataloader') is None:
             raise ValueError(f'{args.config} has no test_dataloader: there is nothing to evaluate')
         apply_arguments(cfg, args)

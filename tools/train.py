@@ -12,6 +12,7 @@ from mmbeit.engine.config import add_common_arguments, load_config
 from mmbeit.engine.errors import readable_errors
 from mmbeit.engine.loading import StartFromCheckpoint
 from mmbeit.engine.memory import keep_freed_memory
+from mmbeit.layers.kernels import set_attention_kernel
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     with readable_errors() as preparation:
         cfg = load_config(args)
         apply_arguments(cfg, args)
+        set_attention_kernel(args.attention)
         if not torch.cuda.is_available():
             keep_freed_memory()
         tokens = use_tokens(cfg, args.tokens) if args.tokens else None

@@ -8,6 +8,7 @@ default_hooks = dict(
     checkpoint=dict(type='mmbeit.SafeCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
+    attention=dict(type='mmbeit.AttentionReportHook'),  # logs which kernels ran
 )
 custom_hooks = [
     dict(type='mmbeit.StepSeedHook'),  # a resumed run goes on as if it had not been interrupted

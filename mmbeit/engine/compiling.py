@@ -14,6 +14,12 @@ from mmbeit.registry import HOOKS
 TOOLS = ('target_generator', 'teacher')  # frozen networks that a model keeps out of its module tree
 
 
+def blocks_of(model: nn.Module) -> list[Block | MultiwayBlock]:
+    """The blocks of a model, those of its frozen tokenizer or teacher, too."""
+    parts = [model, *(tool for name in TOOLS if (tool := getattr(model, name, None)) is not None)]
+    return [module for part in parts for module in part.modules() if isinstance(module, Block | MultiwayBlock)]
+
+
 def compile_blocks(model: nn.Module, **options: Any) -> int:
     """Have every block of a model compiled when it is first called, those of its frozen tokenizer or teacher, too.
 
@@ -31,8 +37,7 @@ def compile_blocks(model: nn.Module, **options: Any) -> int:
     Raises:
         ValueError: There are none.
     """
-    parts = [model, *(tool for name in TOOLS if (tool := getattr(model, name, None)) is not None)]
-    blocks = [module for part in parts for module in part.modules() if isinstance(module, Block | MultiwayBlock)]
+    blocks = blocks_of(model)
     if not blocks:
         raise ValueError(f'{type(model).__name__} has no blocks of mmbeit to compile')
     for block in blocks:

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 
 from mmbeit.engine.dist import prepare_cpu_dist
 from mmbeit.engine.errors import suggest
+from mmbeit.layers.kernels import AUTO, KERNELS
 from mmbeit.resources import resource_root
 
 # Keys at the top of a config that mmengine reads besides the arguments of `Runner`.
@@ -58,6 +59,14 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         choices=('none', 'pytorch', 'slurm', 'mpi'),
         default='none',
         help='how the processes of a distributed run are started',
+    )
+    parser.add_argument(
+        '--attention',
+        choices=(AUTO, *KERNELS),
+        default=AUTO,
+        metavar='KERNEL',
+        help=f'by which kernel attention with a position bias is computed where it can be: {", ".join(KERNELS)} '
+        '(docs/performance.md)',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 

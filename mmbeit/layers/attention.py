@@ -1,11 +1,16 @@
 """Self-attention with one additive bias."""
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.attention.flex_attention import flex_attention
 
-from mmbeit.layers.position import BiasRows
+from mmbeit.layers.kernels import kernel_that_learns
+from mmbeit.layers.position import Bias, BiasRows, BiasTable
 
 MAX_CHUNK = 2**25  # bytes of the bias that is there at a time, where it is made row by row
 
@@ -16,6 +21,9 @@ class Attention(nn.Module):
     Args:
         dim: Width D of the tokens.
         num_heads: Number of heads H; divides `dim`.
+
+    Attributes:
+        kernel: By which of :data:`mmbeit.layers.kernels.KERNELS` attention was computed last.
     """
 
     def __init__(self, dim: int, num_heads: int):
@@ -23,24 +31,25 @@ class Attention(nn.Module):
         if dim % num_heads:
             raise ValueError(f'dim ({dim}) must be divisible by num_heads ({num_heads})')
         self.num_heads = num_heads
+        self.kernel: str | None = None
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(dim))
         self.v_bias = nn.Parameter(torch.zeros(dim))
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, attn_bias: Tensor | BiasRows | None = None, keep: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, attn_bias: Bias | None = None, keep: Tensor | None = None) -> Tensor:
         """Attend from every token, or from some, to every token.
 
         Args:
             x: Tokens (B, N, D).
             attn_bias: Added to the attention logits, broadcastable to (B, H, N, N), or (H, N, N) where `keep` is given;
-                or rows of it, made as they are needed.
+                or one that is made as it is needed.
             keep: Which tokens of each sample come out, (B, T) long in [0, N); None: all.
 
         Returns:
             Tokens (B, N, D), or those to keep (B, T, D).
         """
-        if keep is not None and isinstance(attn_bias, BiasRows):
+        if keep is not None and isinstance(attn_bias, BiasRows | BiasTable):
             return pick(self.forward(x, attn_bias), keep)
         no_bias = torch.zeros_like(self.q_bias)
         if keep is None:
@@ -53,10 +62,19 @@ class Attention(nn.Module):
             ]
             attn_bias = attn_bias if attn_bias is None else rows_of(attn_bias, keep)
         projected = [p.unflatten(2, (-1, self.num_heads, x.shape[2] // self.num_heads)) for p in projected]
-        learned = isinstance(attn_bias, Tensor) and attn_bias.requires_grad and attn_bias.ndim > 2
-        if learned and x.device.type == 'cpu':
-            return self.proj(BiasedAttention.apply(attn_bias, *projected))
-        return self.proj(attend(attn_bias, *projected))
+        self.kernel = kernel = kernel_of(attn_bias, x.device.type)
+        return self.proj((BiasedAttention.apply if kernel == 'own' else attend)(attn_bias, *projected))
+
+
+def kernel_of(bias: Bias | None, device: str) -> str:
+    """The kernel for a bias in the form that it comes in, or for none."""
+    if isinstance(bias, BiasRows):
+        return 'rows'
+    if isinstance(bias, BiasTable):
+        return 'flex'
+    if bias is None or not bias.requires_grad or bias.ndim <= 2:
+        return 'whole'
+    return kernel_that_learns(device)
 
 
 def pick(x: Tensor, places: Tensor) -> Tensor:
@@ -70,11 +88,11 @@ def rows_of(bias: Tensor, queries: Tensor) -> Tensor:
     return bias.index_select(1, queries.flatten()).unflatten(1, queries.shape).transpose(0, 1)
 
 
-def attend(bias: Tensor | BiasRows | None, *projected: Tensor) -> Tensor:
+def attend(bias: Bias | None, *projected: Tensor) -> Tensor:
     """Attention by PyTorch's kernels.
 
     Args:
-        bias: Added to the logits, broadcastable to (B, H, T, N); or rows of it.
+        bias: Added to the logits, broadcastable to (B, H, T, N); or one that is made as it is needed.
         projected: Queries, keys and values (B, N, 3, H, D / H); or queries (B, T, 1, H, D / H), and keys and values
             (B, N, 2, H, D / H).
 
@@ -86,12 +104,20 @@ def attend(bias: Tensor | BiasRows | None, *projected: Tensor) -> Tensor:
         out = torch.empty_like(q)
         for rows, chunk in bias.chunks(MAX_CHUNK):
             out[:, :, rows] = F.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=chunk[None].to(q.dtype))
+    elif isinstance(bias, BiasTable):
+        out = compiled_flex_attention()(q, k, v, score_mod=bias.score_mod())
     else:
         if bias is not None:
             bias = bias.to(q.dtype)  # the fused kernels want one dtype, and on CPUs four dimensions
             bias = bias[None] if bias.ndim == 3 else bias
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     return out.transpose(1, 2).flatten(2)
+
+
+@lru_cache(maxsize=1)
+def compiled_flex_attention() -> Callable[..., Tensor]:
+    """Compiled for each size and batch anew: for sizes in general torch 2.13 writes C++ that does not compile."""
+    return torch.compile(flex_attention, dynamic=False)
 
 
 class BiasedAttention(torch.autograd.Function):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmbeit.layers.attention import Attention, pick
-from mmbeit.layers.position import BiasRows
+from mmbeit.layers.position import Bias
 
 
 class Mlp(nn.Module):
@@ -116,7 +116,7 @@ class Block(nn.Module):
         self.scale2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, attn_bias: Tensor | BiasRows | None = None, keep: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, attn_bias: Bias | None = None, keep: Tensor | None = None) -> Tensor:
         """Run the block.
 
         Args:

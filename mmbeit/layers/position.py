@@ -4,15 +4,16 @@ A grid is (h, w), patches per side. Token 0 is the class token; patches follow r
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmbeit.layers.kernels import kernel_that_does_not
+
 Grid = tuple[int, int]
-MAX_KEPT = 2**24  # bytes of a bias that is kept as a whole: of 384 pixels at base size in float32
 NUM_CLASS_ROWS = 3  # last rows of a table: class token to patch, patch to class token, class token to itself
 
 
@@ -36,16 +37,21 @@ def cpu_constant(func):
     return build
 
 
+def patch_places(grid: Grid) -> tuple[Tensor, Tensor]:
+    """Numbers (h*w,) long of the patches as queries, and as keys: their difference is the row of the bias table."""
+    h, w = grid
+    y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing='ij')
+    key = (y * (2 * w - 1) + x).flatten()
+    return key + (h - 1) * (2 * w - 1) + w - 1, key
+
+
 @cpu_constant
 def relative_index(grid: Grid) -> Tensor:
     """Row of the bias table for every (query, key): (1 + h*w, 1 + h*w) int64 (unilm:beit/modeling_finetune.py)."""
-    h, w = grid
-    y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing='ij')
-    y, x = y.flatten(), x.flatten()
-    dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]  # query minus key
+    query, key = patch_places(grid)
     rows = num_table_rows(grid)
-    index = torch.empty(1 + h * w, 1 + h * w, dtype=torch.long)
-    index[1:, 1:] = (dy + h - 1) * (2 * w - 1) + dx + w - 1
+    index = torch.empty(1 + len(query), 1 + len(key), dtype=torch.long)
+    index[1:, 1:] = query[:, None] - key
     index[0, :] = rows - 3
     index[:, 0] = rows - 2
     index[0, 0] = rows - 1
@@ -233,6 +239,34 @@ class BiasRows:
             yield torch.arange(last, last - count - first, -1, device=out.device), out
 
 
+class BiasTable:
+    """The bias of :class:`RelativePositionBias`, looked up for each pair of tokens where it is needed.
+
+    Args:
+        table: (rows of `grid`, H).
+        grid: Patches per side (h, w).
+    """
+
+    def __init__(self, table: Tensor, grid: Grid):
+        # Rows of the class token first: where they are does not depend on the grid, which would be compiled for.
+        self.table = torch.cat([table[-NUM_CLASS_ROWS:], table[:-NUM_CLASS_ROWS]]).T.contiguous()  # (H, rows)
+        query, key = (F.pad(places, (1, 0)).to(table.device) for places in patch_places(grid))
+        self.query, self.key = query + NUM_CLASS_ROWS, key  # (1 + h*w,) each; of the class token unused
+
+    def score_mod(self) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """What adds the bias to a logit of FlexAttention."""
+        table, query, key = self.table, self.query, self.key
+
+        def add(logit: Tensor, sample: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            of_cls_token = torch.where(q == 0, torch.where(k == 0, 2, 0), 1)
+            return logit + table[head, torch.where((q == 0) | (k == 0), of_cls_token, query[q] - key[k])]
+
+        return add
+
+
+Bias = Tensor | BiasRows | BiasTable  # what is added to the logits of attention, in one of its forms
+
+
 class RelativePositionBias(nn.Module):
     """Learned bias for every pair of tokens, by their displacement (unilm:beit/modeling_finetune.py).
 
@@ -251,23 +285,25 @@ class RelativePositionBias(nn.Module):
         self._grid = tuple(grid)  # reading a buffer would wait for the device
         self._cache: dict[tuple, Tensor] = {}
 
-    def forward(self, grid: Grid | None = None, dtype: torch.dtype | None = None) -> Tensor | BiasRows:
+    def forward(self, grid: Grid | None = None, dtype: torch.dtype | None = None) -> Bias:
         """The bias of a grid (the own one by default): (H, 1 + h*w, 1 + h*w), of `dtype` (the table's by default).
 
         With gradients it is of the table's dtype in any case, in which those of all blocks and pairs are then summed.
-        Where no gradient can reach the table, one of more than `MAX_KEPT` bytes comes as :class:`BiasRows`, so that
-        memory grows with the tokens and not with their pairs, and others are kept until the table changes. What
-        autograd does not see (an average of weights swapped in through `.data`) has to be followed by `eval()`, as
-        mmengine's loops do.
+        Where no gradient can reach the table, it comes in the form that its kernel wants
+        (:func:`mmbeit.layers.kernels.set_attention_kernel`): a large one as :class:`BiasRows`, so that memory grows
+        with the tokens and not with their pairs. Whole ones are kept until the table changes. What autograd does not
+        see (an average of weights swapped in through `.data`) has to be followed by `eval()`, as mmengine's loops do.
         """
         grid = self._grid if grid is None else tuple(grid)
         dtype = dtype or self.table.dtype
         if (torch.is_grad_enabled() and self.table.requires_grad) or torch.compiler.is_compiling():
             return self._gather(grid, self.table.dtype)
         num_tokens, heads = 1 + grid[0] * grid[1], self.table.shape[1]
-        if heads * num_tokens**2 * dtype.itemsize > MAX_KEPT:
+        kernel = kernel_that_does_not(heads * num_tokens**2 * dtype.itemsize)
+        if kernel != 'whole':
+            form = BiasTable if kernel == 'flex' else BiasRows
             with torch.no_grad():
-                return BiasRows(resize_rel_pos_table(self.table, self._grid, grid).to(dtype), grid)
+                return form(resize_rel_pos_table(self.table, self._grid, grid).to(dtype), grid)
         version = 0 if self.table.is_inference() else self.table._version
         key = (version, grid, dtype)
         if key not in self._cache:

@@ -3,8 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
 
+from mmbeit.layers import attention as attention_module
 from mmbeit.layers.attention import Attention, BiasedAttention, attend, pick
+from mmbeit.layers.kernels import KERNELS, kernel_that_learns
 from mmbeit.layers.position import BiasRows, RelativePositionBias
 
 B, N, H, D = 2, 11, 3, 12
@@ -98,3 +101,47 @@ def test_some_tokens_of_a_large_image_likewise():
 def test_tokens_are_picked_from_each_sample():
     x = torch.arange(12).view(2, 3, 2)
     assert pick(x, torch.tensor([[2, 0], [1, 1]])).tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]
+
+
+# ---- the choice of the kernel ----
+
+
+def run(attention, bias, learns=True):
+    """The kernel that ran, and what came of it."""
+    with torch.set_grad_enabled(learns):
+        out = attention(torch.linspace(-1, 1, B * N * D).view(B, N, D).sin(), bias())
+    return attention.kernel, out.detach()
+
+
+def test_each_kernel_runs_where_it_can(set_kernel, monkeypatch):
+    monkeypatch.setattr(attention_module, 'compiled_flex_attention', lambda: flex_attention)
+    attention, bias = Attention(D, H), RelativePositionBias((2, 5), H)
+    nn.init.normal_(bias.table)
+    _, expected = run(attention, bias)
+    for wanted, learning, fixed in (
+        ('auto', 'own', 'whole'),
+        ('whole', 'whole', 'whole'),
+        ('own', 'own', 'whole'),
+        ('rows', 'own', 'rows'),
+        ('flex', 'own', 'flex'),
+    ):
+        set_kernel(wanted)
+        for learns, kernel in ((True, learning), (False, fixed)):
+            ran, out = run(attention, bias, learns)
+            assert ran == kernel
+            torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
+    assert set(KERNELS) == {'whole', 'own', 'rows', 'flex'}
+
+
+def test_the_own_kernel_is_that_of_cpus():
+    assert kernel_that_learns('cpu') == 'own' and kernel_that_learns('cuda') == 'whole'
+
+
+def test_without_a_bias_there_is_nothing_to_choose(set_kernel):
+    set_kernel('flex')
+    assert run(Attention(D, H), lambda: None)[0] == 'whole'
+
+
+def test_an_unknown_kernel_is_named(set_kernel):
+    with pytest.raises(ValueError, match=r"'fast' is not one of \('auto', 'whole', 'own', 'rows', 'flex'\)"):
+        set_kernel('fast')

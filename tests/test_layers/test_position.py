@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from builders import randomize, tiny_beit
 from scipy.interpolate import RectBivariateSpline
 
-from mmbeit.layers import position
+from mmbeit.layers import kernels
 from mmbeit.layers.position import (
     BiasRows,
+    BiasTable,
     RelativePositionBias,
     geometric_coordinates,
     num_table_rows,
@@ -331,9 +332,19 @@ def test_rows_of_a_bias_are_those_of_the_whole(grid, max_bytes):
     assert sorted(seen) == list(range(whole.shape[1]))
 
 
+@pytest.mark.parametrize('grid', [(4, 4), (3, 5), (7, 2), (1, 6), (1, 1)])
+def test_a_bias_looked_up_in_its_table_is_the_whole_one(grid):
+    bias = RelativePositionBias(grid, 3)
+    torch.nn.init.normal_(bias.table)
+    whole, add = bias().detach(), BiasTable(bias.table.detach(), grid).score_mod()
+    heads, queries, keys = torch.meshgrid(*(torch.arange(n) for n in whole.shape), indexing='ij')
+    logits = torch.randn(whole.shape)
+    assert torch.equal(add(logits, torch.tensor(0), heads, queries, keys), logits + whole)
+
+
 def test_a_large_bias_comes_in_rows_where_no_gradient_can_reach_it(monkeypatch):
     bias = RelativePositionBias((4, 4), 3)
-    monkeypatch.setattr(position, 'MAX_KEPT', 3 * 17 * 17 * 4 - 1)
+    monkeypatch.setattr(kernels, 'MAX_KEPT', 3 * 17 * 17 * 4 - 1)
     assert isinstance(bias(), torch.Tensor)
     with torch.no_grad():
         assert isinstance(bias(), BiasRows) and not bias._cache

@@ -1,4 +1,5 @@
 import math
+import shutil
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmbeit.layers import attention, position
+from mmbeit.layers import attention, kernels
 from mmbeit.layers.block import Block, DropPath
 from mmbeit.models import BEiT
 
@@ -451,16 +452,32 @@ class Largest(TorchDispatchMode):
 def test_rows_of_biases_give_what_whole_ones_give(rel_pos_bias, size, monkeypatch):
     model, images = tiny_beit(rel_pos_bias=rel_pos_bias, out_type='raw').eval(), torch.randn(2, 3, *size)
     expected = model(images)
-    monkeypatch.setattr(position, 'MAX_KEPT', 0)
+    monkeypatch.setattr(kernels, 'MAX_KEPT', 0)
     for max_chunk in (1, 5000, 2**25):
         monkeypatch.setattr(attention, 'MAX_CHUNK', max_chunk)
         torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile has no compiler here')
+@pytest.mark.parametrize('rel_pos_bias', ['per_block', 'shared'])
+@torch.no_grad()
+def test_biases_looked_up_in_their_table_give_what_whole_ones_give(rel_pos_bias, set_kernel):
+    model = tiny_beit(rel_pos_bias=rel_pos_bias, out_type='raw').eval()
+    sizes = [(32, 32), (48, 80)]
+    for i, size in enumerate(2 * sizes):
+        images = torch.randn(2, 3, *size)
+        expected = model(images)
+        set_kernel('flex')
+        with torch._dynamo.config.patch(error_on_recompile=i >= len(sizes)):
+            torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+        assert {block.attn.kernel for block in model.blocks} == {'flex'}
+        set_kernel('auto')
+
+
 @torch.no_grad()
 def test_nothing_of_the_size_of_all_pairs_exists_for_a_large_image(monkeypatch):
     model = tiny_beit(out_type='raw').eval()
-    monkeypatch.setattr(position, 'MAX_KEPT', 0)
+    monkeypatch.setattr(kernels, 'MAX_KEPT', 0)
     monkeypatch.setattr(attention, 'MAX_CHUNK', 1)
     largest = []
     for side in (160, 320):
@@ -469,7 +486,7 @@ def test_nothing_of_the_size_of_all_pairs_exists_for_a_large_image(monkeypatch):
         largest.append(seen.numel)
     num_tokens = 1 + (320 // 8) ** 2
     assert largest[1] < num_tokens**2 / 4  # a row of the grid times all tokens, for three heads
-    monkeypatch.setattr(position, 'MAX_KEPT', 2**40)
+    monkeypatch.setattr(kernels, 'MAX_KEPT', 2**40)
     with Largest() as seen:
         model(torch.randn(1, 3, 320, 320))
     assert seen.numel >= 3 * num_tokens**2

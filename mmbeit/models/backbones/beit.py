@@ -14,7 +14,7 @@ from mmbeit.checkpoint.load import CheckpointError
 from mmbeit.layers.block import Block
 from mmbeit.layers.embeddings import PatchEmbed, pad_to_patches, remove_padding, substitute_masked
 from mmbeit.layers.init import init_transformer_, rescale_depth_, trunc_normal_
-from mmbeit.layers.position import BiasRows, Grid, RelativePositionBias, resize_abs_pos_embed, square_grid
+from mmbeit.layers.position import Bias, Grid, RelativePositionBias, resize_abs_pos_embed, square_grid
 from mmbeit.registry import MODELS
 
 OUT_TYPES = ('raw', 'cls_token', 'featmap', 'avg_featmap')
@@ -145,7 +145,7 @@ class BEiT(BaseModule):
         x: Tensor,
         mask: Tensor | None,
         indices: Sequence[int],
-        biases: Sequence[Tensor | BiasRows | None] | None = None,
+        biases: Sequence[Bias | None] | None = None,
         keep: Tensor | None = None,
     ) -> list[Tensor]:
         """All tokens after some blocks, whatever `out_indices` and `out_type` are.
@@ -182,7 +182,7 @@ class BEiT(BaseModule):
                 outs.append(self.norm(x) if is_last else x)
         return outs
 
-    def attn_biases(self, images: Tensor) -> list[Tensor | BiasRows | None]:
+    def attn_biases(self, images: Tensor) -> list[Bias | None]:
         """What each block adds to its attention logits on images of that size: (H, 1 + h*w, 1 + h*w), or None."""
         biases = [bias(self.grid_of(images), compute_dtype(images)) for bias in self.rel_pos_bias]
         return biases if len(biases) == len(self.blocks) else (biases or [None]) * len(self.blocks)

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from mmbeit.archs import resolve_arch
 from mmbeit.layers.block import Block
 from mmbeit.layers.init import rescale_depth_
+from mmbeit.layers.position import Bias
 from mmbeit.registry import MODELS
 
 
@@ -58,7 +59,7 @@ class PatchAggregationNeck(BaseModule):
         )
 
     def forward(
-        self, early: Tensor, cls_token: Tensor, attn_bias: Tensor | None = None, keep: Tensor | None = None
+        self, early: Tensor, cls_token: Tensor, attn_bias: Bias | None = None, keep: Tensor | None = None
     ) -> Tensor:
         """Let the class token of the one and the patches of the other attend to each other.
 
