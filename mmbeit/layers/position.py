@@ -192,9 +192,10 @@ def grid_of_table(num_rows: int) -> Grid:
 class BiasRows:
     """The bias of :class:`RelativePositionBias`, made a few rows at a time where all of them would be too large.
 
-    Between patches it depends on the displacement alone: what the patches of one query row of the grid have, side by
-    side, are windows of the table, each one step further. So nothing of the size of all pairs is needed, no index
-    either.
+    Between patches it depends on the displacement alone. For the queries of one column of the grid, the part of the
+    table that their keys' columns meet is a strip of w numbers per row, and what each of these queries has is a window
+    of h rows of it, each one step further. So nothing of the size of all pairs is needed, no index either, and what is
+    copied lies in one piece.
 
     Args:
         table: (rows of `grid`, H).
@@ -209,34 +210,34 @@ class BiasRows:
         self.from_cls, self.to_cls, self.cls_itself = table[-NUM_CLASS_ROWS:].unbind()  # (H,) each
         # Displacement is query minus key: with both axes turned round, keys run forwards.
         flipped = table[:-NUM_CLASS_ROWS].T.view(heads, 2 * h - 1, 2 * w - 1).flip(1, 2)
-        self.windows = flipped.unfold(1, h, 1).unfold(2, w, 1)  # (H, h, w, h, w), of the queries in reverse order
+        self.strips = flipped.unfold(2, w, 1).transpose(1, 2)  # (H, w, 2 * h - 1, w), of the columns from the last
 
     def chunks(self, max_bytes: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All rows, some at a time.
 
         Args:
-            max_bytes: How large these are, about; they are those of one row of the grid at least.
+            max_bytes: How large these are, about; they are those of one column of the grid at least.
 
         Yields:
             Which queries (T,) long, and their rows (H, T, 1 + h*w), which are overwritten by the next ones.
         """
         h, w = self.grid
-        step = max(1, min(h, max_bytes // (w * self.bytes_per_row)))
-        buffer = self.windows.new_empty(len(self.cls_itself), 1 + step * w, self.num_tokens)
-        for start in range(0, h, step):
-            stop = min(start + step, h)
-            # The windows are in reverse order, so the queries are, too; that of the class token follows on the first.
-            first = int(start == 0)
-            count = (stop - start) * w
-            out = buffer[:, : count + first]
-            out[:, :count, 1:].unflatten(2, (h, w)).unflatten(1, (stop - start, w)).copy_(
-                self.windows[:, h - stop : h - start]
-            )
+        step = max(1, min(w, max_bytes // (h * self.bytes_per_row)))
+        buffer = self.strips.new_empty(len(self.cls_itself), 1 + step * h, self.num_tokens)
+        # The windows are those of the last query first, in either axis; that of the class token follows on all.
+        patches = torch.arange(h * w, 0, -1, device=buffer.device).view(h, w)
+        for start in range(0, w, step):
+            stop = min(start + step, w)
+            queries = patches[:, start:stop].T.flatten()
+            count = len(queries)
+            out = buffer[:, : count + (stop == w)]
+            windows = self.strips[:, start:stop].contiguous().flatten(2).unfold(2, h * w, w)  # (H, columns, h, h * w)
+            out[:, :count, 1:].unflatten(1, (-1, h)).copy_(windows)
             out[:, :count, 0] = self.to_cls[:, None]
-            if first:
+            if stop == w:
                 out[:, count, 0], out[:, count, 1:] = self.cls_itself, self.from_cls[:, None]
-            last = stop * w
-            yield torch.arange(last, last - count - first, -1, device=out.device), out
+                queries = F.pad(queries, (0, 1))
+            yield queries, out
 
 
 class BiasTable:

@@ -327,7 +327,7 @@ def test_rows_of_a_bias_are_those_of_the_whole(grid, max_bytes):
     whole, seen = bias().detach(), []
     for queries, rows in BiasRows(bias.table.detach(), grid).chunks(max_bytes):
         assert torch.equal(rows, whole[:, queries])
-        assert rows.numel() * 4 <= max(max_bytes, 3 * (1 + grid[1]) * whole.shape[1] * 4) + 3 * whole.shape[1] * 4
+        assert rows.numel() * 4 <= max(max_bytes, 3 * (1 + grid[0]) * whole.shape[1] * 4) + 3 * whole.shape[1] * 4
         seen += queries.tolist()
     assert sorted(seen) == list(range(whole.shape[1]))
 
