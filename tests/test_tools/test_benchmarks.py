@@ -1,6 +1,7 @@
 """The benchmark, with tiny models: that contenders agree, are timed, and that the record has it all."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -26,10 +27,48 @@ def test_contenders_agree_and_are_timed_in_turn(tmp_path):
             assert one['unable'] is None and min(one['times']) > 0 and one['memory'] > 0, name
     training, data = record['cases']
     assert training['measured']['mmpretrain']['difference'] < 1e-4 and 0 < training['share_of_matmul'] < 1
+    ran = {name: one['attention'] for name, one in training['measured'].items()}
+    assert (
+        ran == dict(mmbeit=['BiasedAttention'], mmpretrain=['products and softmax'])
+        and data['measured']['mmbeit']['attention'] is None
+    )
     ours = ['mmbeit', 'mmbeit, colours by the same core', 'mmbeit, official order']
     assert list(data['measured']) == [*ours, 'mmpretrain', 'decoding alone']
     table = next(tmp_path.glob('cpu_*.md')).read_text()
     assert table.count('| mmpretrain | ') == 2 and 'mmpretrain' in output
+    assert 'Attention: mmbeit BiasedAttention; mmpretrain products and softmax.' in table
+
+
+def test_times_are_known_before_memory_is_measured():
+    """So that a record has them if the rest is broken off."""
+    script = """
+from measure import Setting
+from run import CASES, measure
+stages = measure(CASES['vqkd-base'], Setting('cpu', 'float32', quick=True), 0)
+for record in stages:
+    one = record.measured['mmbeit']
+    print(len(one.times) >= 3, one.memory is not None)
+"""
+    command = [sys.executable, '-c', script]
+    done = subprocess.run(command, cwd=ROOT / 'tools/benchmarks', capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ['True False', 'True True']
+
+
+@pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile has no compiler here')
+def test_each_kernel_of_attention_has_a_turn():
+    script = """
+from measure import Setting, attention_kernels, distance
+from run import CASES
+contenders = [build(Setting('cpu', 'float32', quick=True)) for build in CASES['kernels-224'].contenders.values()]
+outputs = [contender.output() for contender in contenders]
+assert all(distance(output, outputs[0]) < 1e-5 for output in outputs)
+for contender in contenders:
+    print(attention_kernels(contender.step))
+"""
+    command = [sys.executable, '-c', script]
+    done = subprocess.run(command, cwd=ROOT / 'tools/benchmarks', capture_output=True, text=True, check=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith('[')]
+    assert lines == [*3 * ["['flash_attention_for_cpu']"], "['compiled code']"]
 
 
 def test_the_other_cases_can_be_built_and_run():

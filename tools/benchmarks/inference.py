@@ -6,6 +6,8 @@ import torch
 from measure import COMPILED, Case, Contender, Setting
 from models import CLASSIFIERS, logits_of
 
+from mmbeit.layers.kernels import AUTO, set_attention_kernel
+
 SIZES = {224: (1, 8), 384: (1, 4), 512: (1, 2), 1024: (1,)}  # of the images: batches
 CUDA_BATCH = {224: 256, 384: 64, 512: 32, 1024: 8}
 
@@ -26,6 +28,29 @@ def classification(img_size: int, large_batch: bool, peer: str, setting: Setting
     return Contender(step, count, lambda: step().float())
 
 
+def by_kernel(img_size: int, kernel: str, setting: Setting) -> Contender:
+    contender = classification(img_size, False, 'mmbeit', setting)
+
+    def step():
+        set_attention_kernel(kernel)
+        try:
+            return contender.step()
+        finally:
+            set_attention_kernel(AUTO)
+
+    return Contender(step, contender.items, lambda: step().float())
+
+
+def kernels_case(img_size: int) -> Case:
+    names = {'mmbeit': AUTO, **{f'mmbeit, {kernel}': kernel for kernel in ('whole', 'rows', 'flex')}}
+    return Case(
+        f'kernels-{img_size}',
+        f'Classification by BEiT base at {img_size}, one image, by each kernel of attention',
+        {name: partial(by_kernel, img_size, kernel) for name, kernel in names.items()},
+        quick=False,
+    )
+
+
 def case(img_size: int, large_batch: bool, compiled: bool = False) -> Case:
     peers = list(CLASSIFIERS)
     if compiled:
@@ -42,3 +67,4 @@ def case(img_size: int, large_batch: bool, compiled: bool = False) -> Case:
 
 CASES = [case(size, large) for size, batches in SIZES.items() for large in (False, True)[: len(batches)]]
 CASES += [case(224, large, compiled=True) for large in (False, True)]
+CASES += [kernels_case(size) for size in SIZES]

@@ -14,6 +14,7 @@ from statistics import median, quantiles
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 TURN = 0.2  # seconds that one turn of a contender takes at least
@@ -105,6 +106,7 @@ class Measured:
         memory: Bytes that a step needs at most, over what the model and the optimizer hold.
         flops: Operations of a step.
         difference: Relative distance of its output from the first contender's.
+        attention: What computed it.
         unable: Why nothing was measured.
     """
 
@@ -113,6 +115,7 @@ class Measured:
     memory: int | None = None
     flops: int | None = None
     difference: float | None = None
+    attention: list[str] | None = None
     unable: str | None = None
 
     @property
@@ -181,6 +184,18 @@ def count_flops(step: Callable[[], object]) -> int:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops()
+
+
+def attention_kernels(step: Callable[[], object]) -> list[str]:
+    """What computes attention in a step, as the profiler calls it."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        step()
+    events = {event.key.removeprefix('aten::') for event in profiled.key_averages()}
+    names = {name for name in events if 'attention' in name.lower() and 'ackward' not in name}
+    names = {name.removeprefix('_scaled_dot_product_') for name in names - {'scaled_dot_product_attention'}}
+    if names:
+        return sorted(names)
+    return ['products and softmax'] if '_softmax' in events else ['compiled code']
 
 
 def matmul_rate(setting: Setting, side: int | None = None) -> float:

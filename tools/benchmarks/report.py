@@ -64,15 +64,23 @@ def rows(record: Record) -> list[list[str]]:
     return cells
 
 
-def note(record: Record) -> str:
-    if record.share is None:
-        return ''
-    who = next(iter(record.measured)) if record.case.growth else 'mmbeit'
-    return f'{who} reaches {record.share:.0%} of the rate of matrix products here.'
+def notes(record: Record) -> list[str]:
+    """What is said below the table."""
+    lines = []
+    if record.share is not None:
+        who = next(iter(record.measured)) if record.case.growth else 'mmbeit'
+        lines.append(f'{who} reaches {record.share:.0%} of the rate of matrix products here.')
+    kernels = {name: one.attention for name, one in record.measured.items() if one.attention is not None}
+    if kernels:
+        ran = (f'{name} {" and ".join(of_it)}' for name, of_it in kernels.items())
+        lines.append(f'Attention: {"; ".join(ran)}.')
+    return lines
 
 
 def table(record: Record) -> Table:
-    drawn = Table(*header(record), title=f'{record.case.title} ({record.setting.dtype})', caption=note(record))
+    drawn = Table(
+        *header(record), title=f'{record.case.title} ({record.setting.dtype})', caption='\n'.join(notes(record))
+    )
     for cells in rows(record):
         drawn.add_row(*cells)
     return drawn
@@ -111,7 +119,7 @@ def write(folder: Path, stem: str, records: list[Record], on: dict[str, str], ar
         lines += [f'## {record.case.title} ({record.setting.dtype})', '']
         cells = [header(record), ['---'] * 6, *rows(record)]
         lines += ['| ' + ' | '.join(row) + ' |' for row in cells]
-        lines += ['', note(record), ''] if record.share else ['']
+        lines += ['', *notes(record), '']
     (folder / f'{stem}.md').write_text('\n'.join(lines).rstrip() + '\n')
     content = [
         dict(

@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from measure import (
     Measured,
     Setting,
     UnableError,
+    attention_kernels,
     count_flops,
     distance,
     matmul_rate,
@@ -100,8 +102,8 @@ def dtypes_of(device: str) -> list[str]:
     return ['float32', 'bfloat16'] if multiplies_bfloat16() else ['float32']
 
 
-def measure(case: Case, setting: Setting, budget: float) -> tuple[dict[str, Measured], float | None]:
-    """All contenders of a case, and the share of the rate of matrix products that the first one reaches."""
+def measure(case: Case, setting: Setting, budget: float) -> Iterator[Record]:
+    """What is known of all contenders of a case: once they are timed, and again with the memory of each."""
     measured = {name: Measured() for name in case.contenders}
     ready = {}
     for name, build in case.contenders.items():
@@ -115,28 +117,37 @@ def measure(case: Case, setting: Setting, budget: float) -> tuple[dict[str, Meas
         if contender.output is not None:
             output = contender.output()
             expected = output if expected is None else expected
-            measured[name].difference = distance(output, expected)
+            measured[name].difference = difference = distance(output, expected)
+            if not difference <= TOLERANCE[setting.dtype]:
+                measured[name].unable = f'its output differs by {difference:.1e}'
+    ready = {name: contender for name, contender in ready.items() if not measured[name].unable}
     counted = ready if case.growth else dict(islice(ready.items(), 1))
     if case.flops:
         for name, contender in counted.items():
             measured[name].flops = count_flops(contender.step)
+        for name, contender in ready.items():
+            measured[name].attention = attention_kernels(contender.step)
     rate = matmul_rate(setting) if case.flops else None
     for name, times in time_in_turn(ready, setting.device, budget).items():
         measured[name].times = times
-    if case.memory and setting.device == 'cuda':
+    share = None
+    if rate is not None:
+        first = next(iter(measured.values()))
+        share = first.flops / first.time / max(rate, matmul_rate(setting))
+    yield Record(case, setting, measured, share)
+    if not case.memory:
+        return
+    if setting.device == 'cuda':
         for name, contender in ready.items():
             measured[name].memory = step_memory(contender, setting.device)
     ready.clear()
     counted.clear()
     synchronize(setting.device)
-    if case.memory and setting.device == 'cpu':
+    if setting.device == 'cpu':
         for name, one in measured.items():
             if not one.unable:
                 one.memory = memory_of_process(case.name, name, setting)
-    if rate is None:
-        return measured, None
-    first = next(iter(measured.values()))
-    return measured, first.flops / first.time / max(rate, matmul_rate(setting))
+    yield Record(case, setting, measured, share)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -153,18 +164,16 @@ def main(argv: list[str] | None = None) -> None:
     console = Console()
     records, start, on = [], time.monotonic(), machine(args.device)
     arguments = argv if argv is not None else sys.argv[1:]
+    stem = args.name or f'{args.device}_{on["date"][:7].replace("-", "")}'
     for i, (case, setting) in enumerate(work):
         left = args.budget - (time.monotonic() - start)
         console.print(f'{case.name}, {setting.dtype} ({i + 1} of {len(work)}, {max(left, 0):.0f} s left)', style='dim')
         # What is not timing (building, compiling, memory) takes about as long again.
-        measured, share = measure(case, setting, max(left, 0) / (len(work) - i) / 2)
-        for one in measured.values():
-            if one.difference is not None and not one.difference <= TOLERANCE[setting.dtype]:
-                one.unable = f'its output differs by {one.difference:.1e}'
-        records.append(Record(case, setting, measured, share))
+        for record in measure(case, setting, max(left, 0) / (len(work) - i) / 2):
+            records[i:] = [record]
+            if args.out_dir is not None:  # what was measured is not lost if the rest is broken off
+                write(args.out_dir, stem, records, on, arguments)
         console.print(table(records[-1]))
-        if args.out_dir is not None:  # what was measured is not lost if the rest is broken off
-            write(args.out_dir, args.name or f'{args.device}_{on["date"][:7].replace("-", "")}', records, on, arguments)
 
 
 if __name__ == '__main__':
