@@ -80,11 +80,12 @@ class LoadTwoViews(LoadImage):
         """The views of a box, of an image of which `pixels` are `scale` times as large."""
         top, left, h, w = (round(side * scale) for side in box)
         crop = np.ascontiguousarray(pixels[top : top + h, left : left + w])  # each resize would make its own copy
-        crop = torch.from_numpy(crop)[None].permute(0, 3, 1, 2)  # in this order it is seen to be channels-last
+        # Axes are moved by NumPy, in less time. In this order, with strides of a batch, it is seen to be channels-last.
+        crop = torch.from_numpy(crop.reshape(1, *crop.shape).transpose(0, 3, 1, 2))
         made = {}
         for (width, height), mode in set(self.views):
-            resized = interpolate(crop, (height, width), mode=mode, antialias=True)
-            made[(width, height), mode] = resized[0].permute(1, 2, 0).contiguous().numpy()
+            resized = interpolate(crop, (height, width), mode=mode, antialias=True).numpy()[0]
+            made[(width, height), mode] = np.ascontiguousarray(resized.transpose(1, 2, 0))
         return [made[view] for view in self.views]
 
 
