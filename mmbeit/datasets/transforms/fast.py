@@ -25,9 +25,8 @@ AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
 JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # markers of sizes: baseline, extended, progressive
 JPEG_OTHERS = (0x01, *range(0xD0, 0xDB), 0xFF)  # those that no length follows, that of pixels, and padding
-EYE = np.eye(3, 4, dtype=np.float32)
 THUMBNAIL = 48  # pixels of the short side of a thumbnail, at least
-GREY = np.array([(0.299, 0.587, 0.114, 0)] * 3, np.float32)  # of each pixel, in all of R, G, B
+GREY = (0.299, 0.587, 0.114)  # shares of R, G and B in the grey of a pixel
 
 
 @TRANSFORMS.register_module()
@@ -180,13 +179,13 @@ class JitterViews(BaseTransform):
 
     def _draw(self, whole: np.ndarray) -> np.ndarray:
         """Changes of colour (n, 3, 4) float32, for an image that is known as a whole, be it small."""
-        jitter = np.empty((len(self.changes), 3, 4), np.float32)
-        for i, (change, least, most) in enumerate(random.sample(self.changes, len(self.changes))):
+        jitter = []  # lists of numbers: each call into NumPy takes longer than all that is computed here
+        for change, least, most in random.sample(self.changes, len(self.changes)):
             if change is adjust_contrast:
-                for earlier in jitter[:i]:
-                    whole = cv2.transform(whole, earlier)
-            jitter[i] = change(random.uniform(least, most), whole)
-        return jitter
+                for earlier in jitter:
+                    whole = cv2.transform(whole, np.array(earlier, np.float32))
+            jitter.append(change(random.uniform(least, most), whole))
+        return np.array(jitter, np.float32).reshape(-1, 3, 4)
 
 
 def on_the_way(steps: Sequence[dict]) -> list[dict]:
@@ -203,18 +202,25 @@ def jittered(view: np.ndarray, jitter: np.ndarray, flip: bool) -> np.ndarray:
 
 # ---- changes of colour, of an image that is known as a whole: matrices (3, 4) of R, G, B and 1 ----
 
-
-def adjust_brightness(factor: float, whole: np.ndarray) -> np.ndarray:
-    return factor * EYE
+Change = list[list[float]]
 
 
-def adjust_contrast(factor: float, whole: np.ndarray) -> np.ndarray:
+def matrix(own: float, grey: float = 0.0, constant: float = 0.0) -> Change:
+    """Of each colour so many times itself, and the grey of the pixel, and a constant."""
+    r, g, b = (grey * share for share in GREY)
+    return [[own + r, g, b, constant], [r, own + g, b, constant], [r, g, own + b, constant]]
+
+
+def adjust_brightness(factor: float, whole: np.ndarray) -> Change:
+    return matrix(factor)
+
+
+def adjust_contrast(factor: float, whole: np.ndarray) -> Change:
     """Away from the mean grey of the whole image, or towards it."""
-    change = factor * EYE
-    change[:, 3] = (1 - factor) * int(cv2.mean(cv2.cvtColor(whole, cv2.COLOR_RGB2GRAY))[0] + 0.5)
-    return change
+    mean = int(cv2.mean(cv2.cvtColor(whole, cv2.COLOR_RGB2GRAY))[0] + 0.5)
+    return matrix(factor, constant=(1 - factor) * mean)
 
 
-def adjust_saturation(factor: float, whole: np.ndarray) -> np.ndarray:
+def adjust_saturation(factor: float, whole: np.ndarray) -> Change:
     """Away from the grey of each pixel, or towards it."""
-    return factor * EYE + (1 - factor) * GREY
+    return matrix(factor, grey=1 - factor)
