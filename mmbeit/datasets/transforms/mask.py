@@ -31,7 +31,7 @@ def blockwise_mask(
         (h, w) bool, True = masked.
     """
     height, width = grid
-    mask = np.zeros(grid, dtype=bool)
+    rows = [0] * height  # a bit for each patch: NumPy would take longer for as few
     log_aspect = math.log(min_aspect), math.log(1 / min_aspect)
     count = 0
     while count < num_masked:
@@ -43,15 +43,15 @@ def blockwise_mask(
             if h >= height or w >= width:
                 continue
             top, left = random.randint(0, height - h), random.randint(0, width - w)
-            block = mask[top : top + h, left : left + w]
-            added = block.size - np.count_nonzero(block)
+            block = ((1 << w) - 1) << left
+            added = h * w - sum((row & block).bit_count() for row in rows[top : top + h])
             if 0 < added <= budget:
-                block[:] = True
+                rows[top : top + h] = [row | block for row in rows[top : top + h]]
                 count += added
                 break
         else:
             break
-    return mask
+    return np.array([[row >> x & 1 for x in range(width)] for row in rows], dtype=bool)
 
 
 def exact_count(mask: np.ndarray, num_masked: int) -> np.ndarray:
