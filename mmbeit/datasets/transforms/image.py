@@ -17,6 +17,14 @@ Box = tuple[int, int, int, int]
 ON_ERROR = ('raise', 'skip')
 
 
+def read_bytes(path: str, backend_args: dict | None) -> bytes:
+    """A whole file: of mmengine's backends, or a local one at once, which looking for its backend would double."""
+    if backend_args is None and '://' not in str(path):
+        with open(path, 'rb') as file:
+            return file.read()
+    return get(path, backend_args=backend_args)
+
+
 def checked_on_error(on_error: str) -> str:
     if on_error not in ON_ERROR:
         raise ValueError(f'on_error {on_error!r} is not one of {ON_ERROR}')
@@ -43,7 +51,7 @@ class LoadImage(BaseTransform):
     def transform(self, results: dict) -> dict | None:
         path = results['img_path']
         try:
-            content = results['img_bytes'] if 'img_bytes' in results else get(path, backend_args=self.backend_args)
+            content = results['img_bytes'] if 'img_bytes' in results else read_bytes(path, self.backend_args)
             self.read(content, results)
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
             # Pillow's own message of an unknown format is an address in memory.
