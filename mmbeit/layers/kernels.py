@@ -1,6 +1,6 @@
 """By which kernel attention with a learned position bias is computed. The outcome is the same but for rounding."""
 
-MAX_KEPT = 2**24  # bytes of a bias that is kept as a whole: of 384 pixels at base size in float32
+MAX_KEPT = 2**24  # bytes of whole biases that a table keeps: one of 384 pixels at base size in float32
 KERNELS = {
     'whole': "PyTorch's attention, the bias a tensor of all pairs of tokens",
     'own': 'likewise, with the gradient of the bias by ourselves',

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmbeit.layers.kernels import kernel_that_does_not
+from mmbeit.layers import kernels
 
 Grid = tuple[int, int]
 NUM_CLASS_ROWS = 3  # last rows of a table: class token to patch, patch to class token, class token to itself
@@ -292,15 +292,16 @@ class RelativePositionBias(nn.Module):
         With gradients it is of the table's dtype in any case, in which those of all blocks and pairs are then summed.
         Where no gradient can reach the table, it comes in the form that its kernel wants
         (:func:`mmbeit.layers.kernels.set_attention_kernel`): a large one as :class:`BiasRows`, so that memory grows
-        with the tokens and not with their pairs. Whole ones are kept until the table changes. What autograd does not
-        see (an average of weights swapped in through `.data`) has to be followed by `eval()`, as mmengine's loops do.
+        with the tokens and not with their pairs. Whole ones, of all sizes together at most `MAX_KEPT` bytes, are kept
+        until the table changes. What autograd does not see (an average of weights swapped in through `.data`) has to be
+        followed by `eval()`, as mmengine's loops do.
         """
         grid = self._grid if grid is None else tuple(grid)
         dtype = dtype or self.table.dtype
         if (torch.is_grad_enabled() and self.table.requires_grad) or torch.compiler.is_compiling():
             return self._gather(grid, self.table.dtype)
         num_tokens, heads = 1 + grid[0] * grid[1], self.table.shape[1]
-        kernel = kernel_that_does_not(heads * num_tokens**2 * dtype.itemsize)
+        kernel = kernels.kernel_that_does_not(heads * num_tokens**2 * dtype.itemsize)
         if kernel != 'whole':
             form = BiasTable if kernel == 'flex' else BiasRows
             with torch.no_grad():
@@ -308,9 +309,12 @@ class RelativePositionBias(nn.Module):
         version = 0 if self.table.is_inference() else self.table._version
         key = (version, grid, dtype)
         if key not in self._cache:
-            self._cache = {k: v for k, v in self._cache.items() if k[0] == version}
+            kept = {k: v for k, v in self._cache.items() if k[0] == version}
             with torch.inference_mode(False), torch.no_grad():  # an inference tensor would break a later training step
-                self._cache[key] = self._gather(grid, dtype)
+                kept[key] = self._gather(grid, dtype)
+            while len(kept) > 1 and sum(bias.nbytes for bias in kept.values()) > kernels.MAX_KEPT:
+                kept.pop(next(iter(kept)))  # the oldest one
+            self._cache = kept
         return self._cache[key]
 
     def _gather(self, grid: Grid, dtype: torch.dtype) -> Tensor:

@@ -332,6 +332,26 @@ def test_rows_of_a_bias_are_those_of_the_whole(grid, max_bytes):
     assert sorted(seen) == list(range(whole.shape[1]))
 
 
+@torch.no_grad()
+def test_biases_of_many_sizes_do_not_pile_up(monkeypatch):
+    bias = randomize(RelativePositionBias((4, 4), 2))
+    monkeypatch.setattr(kernels, 'MAX_KEPT', 2 * 26**2 * 2 * 4)  # two of the largest
+    expected = {(h, w): bias((h, w)).clone() for h in range(1, 6) for w in range(1, 6)}
+    for grid, whole in expected.items():
+        first, again = bias(grid), bias(grid)
+        assert torch.equal(first, whole) and again is first
+        assert sum(kept.nbytes for kept in bias._cache.values()) <= kernels.MAX_KEPT
+    assert len(bias._cache) > 1
+
+
+@torch.no_grad()
+def test_one_larger_than_what_is_kept_is_kept_alone_where_it_is_asked_for(monkeypatch, set_kernel):
+    bias = RelativePositionBias((4, 4), 2)
+    monkeypatch.setattr(kernels, 'MAX_KEPT', 1)
+    set_kernel('whole')
+    assert bias() is bias() and bias((5, 5)) is bias((5, 5)) and len(bias._cache) == 1
+
+
 @pytest.mark.parametrize('grid', [(4, 4), (3, 5), (7, 2), (1, 6), (1, 1)])
 def test_a_bias_looked_up_in_its_table_is_the_whole_one(grid):
     bias = RelativePositionBias(grid, 3)
