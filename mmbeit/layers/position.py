@@ -24,7 +24,7 @@ def num_table_rows(grid: Grid) -> int:
 
 
 def cpu_constant(func):
-    """Cache a function whose result is a CPU tensor, whatever device or grad mode the caller is in."""
+    """Cache a function whose result is tensors on the CPU, whatever device or grad mode the caller is in."""
 
     @lru_cache(maxsize=64)
     def build(*args):
@@ -37,6 +37,7 @@ def cpu_constant(func):
     return build
 
 
+@cpu_constant
 def patch_places(grid: Grid) -> tuple[Tensor, Tensor]:
     """Numbers (h*w,) long of the patches as queries, and as keys: their difference is the row of the bias table."""
     h, w = grid
