@@ -4,7 +4,6 @@ import itertools
 import os
 import shutil
 import stat
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -25,11 +24,8 @@ def wheel(tmp_path_factory, root, python):
             shutil.copy(path, copy)
     python('setup.py', '-q', 'sdist', '--dist-dir', folder / 'dist', cwd=copy, PYTHONPATH='')
     (archive,) = (folder / 'dist').glob('*.tar.gz')
-    with tarfile.open(archive) as file:
-        file.extractall(folder / 'unpacked', filter='data')
-    (source,) = (folder / 'unpacked').iterdir()
     python(
-        *('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', folder, source),
+        *('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', folder, archive),
         **dict(cwd=folder, PYTHONPATH='', PIP_DISABLE_PIP_VERSION_CHECK='1'),
     )
     (path,) = folder.glob('*.whl')
