@@ -9,7 +9,7 @@ from builders_beit3 import images, texts, tiny_beit3
 from torch import nn
 
 from mmbeit.engine.compiling import compile_blocks
-from mmbeit.models.algorithms.mim import find_masked
+from mmbeit.layers.masked import find_masked
 
 BACKEND = 'aot_eager'  # captures and differentiates as inductor does, without its compiler
 

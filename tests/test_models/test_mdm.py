@@ -26,6 +26,7 @@ class Brightness(TargetGenerator):
     """A visual token for each patch of 8 pixels, by how bright it is."""
 
     num_codes = NUM_CODES
+    stride = 8
 
     def targets(self, images):
         return (torch.nn.functional.avg_pool2d(images.mean(dim=1), 8).flatten(1) * NUM_CODES).long()

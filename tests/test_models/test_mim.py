@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
 
 from mmbeit.engine.optim_wrapper import AutocastOptimWrapper
+from mmbeit.layers.masked import find_masked
 from mmbeit.models import DVAETokenizer, MIMDataPreprocessor, TargetGenerator, VQKDTokenizer
 
 TOKENIZER = dict(type='mmbeit.DVAETokenizer', num_codes=NUM_CODES, width=8, num_groups=4, num_blocks=1)
@@ -29,6 +30,7 @@ class FixedTargets(TargetGenerator):
     """Gives the ids that it was told to give."""
 
     num_codes = NUM_CODES
+    stride = 8
 
     def targets(self, images):
         return self.ids
@@ -403,6 +405,33 @@ def test_target_generator_loads_its_weights_with_the_model_or_at_the_latest_when
     assert not torch.equal(lazy.target_generator.encoder.blocks.input.w, source.encoder.blocks.input.w)
     for model in (eager, lazy):
         assert torch.equal(model.target_generator(batch[0][1]), expected)
+
+
+@pytest.mark.parametrize('cfg', [TOKENIZER, TOKENIZER_V2, dict(type=FixedTargets)], ids=['v1', 'v2', 'any'])
+@pytest.mark.parametrize('counts', [(5, 2, 7), (4, 4, 4), (0, 3, 0), (0, 0, 0)])
+def test_targets_of_masked_patches_are_those_of_all(cfg, counts):
+    generator, images = MODELS.build(cfg), torch.rand(3, 3, 32, 48)
+    if isinstance(generator, FixedTargets):
+        generator.ids = torch.randint(NUM_CODES, (3, 24))
+    else:
+        randomize(generator)
+    mask = torch.rand(3, 24).argsort(dim=1).argsort(dim=1) < torch.tensor(counts)[:, None]
+    ids = generator(images)
+    assert len(ids.unique()) > 2
+    assert torch.equal(generator(images, find_masked(mask, images.device)), ids[mask])
+
+
+def test_tokenizers_compute_what_is_masked_in_their_last_layers(batch):
+    (_, target_view), samples = batch
+    masked = find_masked(masks_of(samples), target_view.device)
+    shapes = []
+    v1, v2 = MODELS.build(TOKENIZER), MODELS.build(TOKENIZER_V2)
+    for layer in (v1.encoder.blocks.output, v2.network.encoder.blocks[-1].mlp, v2.network.encode_task_layer):
+        layer.register_forward_hook(lambda module, args, out: shapes.append(tuple(args[0].shape)))
+    v1(target_view, masked)
+    v2(target_view, masked)
+    most = masked.tokens.shape[1]
+    assert shapes == [(2, 64, most, 1), (2, most, 24), (1, len(masked.places), 24)] and most < 16
 
 
 def test_codebook_size_of_the_head_is_that_of_the_target_generator():

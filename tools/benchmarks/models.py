@@ -11,7 +11,7 @@ import mmbeit.models  # noqa: F401, fills the registry
 from mmbeit.archs import resolve_arch
 from mmbeit.checkpoint.formats import from_ours
 from mmbeit.layers.embeddings import substitute_masked
-from mmbeit.models.algorithms.mim import find_masked
+from mmbeit.layers.masked import find_masked
 
 Arch = str | dict
 NUM_CODES = 8192

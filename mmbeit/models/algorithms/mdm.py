@@ -4,6 +4,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmbeit.layers.masked import find_masked
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.texts import masked_texts
 from mmbeit.registry import MODELS
@@ -89,33 +90,21 @@ class MaskedDataModeling(BaseModel):
         view = mask = texts = ids = padding_mask = None
         if group != 'text':
             view, target_view = batch['inputs']
-            mask, targets = self.visual_targets(target_view, samples)
+            mask = torch.stack([torch.as_tensor(sample.mask) for sample in samples]).flatten(1).bool()
+            masked = find_masked(mask, view.device)
+            mask = mask.to(view.device, non_blocking=True)
+            codes = self.target_generator(target_view, masked)
         if group != 'image':
             texts = masked_texts(samples, self.backbone.text_embed.weight.device)
             ids, padding_mask = texts.shown
         out = self.backbone.encode(view, ids, padding_mask=padding_mask, mask=mask)
         if view is not None:
-            losses['image'] = self.mim_head.loss(out.vision[:, 1:][mask], targets[mask])
+            patches = out.vision[:, 1:].flatten(0, 1).index_select(0, masked.places)
+            losses['image'] = self.mim_head.loss(patches, codes)
         if texts is not None:
             losses['text'] = self.mlm_head.loss(out.text[texts.mask], texts.ids[texts.mask])
         prefix = 'pair_' if group == 'pair' else ''
         return {f'{prefix}{part}_{name}': value for part, found in losses.items() for name, value in found.items()}
-
-    def visual_targets(self, target_view: Tensor, data_samples: list) -> tuple[Tensor, Tensor]:
-        """Which patches are hidden, (B, N) bool, and which visual tokens all of them are, (B, N) long.
-
-        Raises:
-            ValueError: The target generator's tokens do not match the patches; the message gives both numbers.
-        """
-        mask = torch.stack([torch.as_tensor(sample.mask) for sample in data_samples])
-        mask = mask.flatten(1).bool().to(target_view.device)
-        ids = self.target_generator(target_view)
-        if ids.shape != mask.shape:
-            raise ValueError(
-                f'the target view gives {ids.shape[1]} tokens for a mask of {mask.shape[1]} patches: its '
-                'size over the stride of the tokenizer has to equal the size of the view over the patch'
-            )
-        return mask, ids
 
     def init_weights(self) -> None:
         super().init_weights()

@@ -1,46 +1,12 @@
 """Masked image modeling on visual tokens."""
 
-from typing import NamedTuple
-
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmbeit.layers.masked import MaskedPatches, find_masked
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.registry import MODELS
-
-
-class MaskedPatches(NamedTuple):
-    """Where the M masked patches of a batch are.
-
-    Attributes:
-        places: Among its B*N patches, (M,) long.
-        tokens: Among the tokens of each image, of which the class token is the first, (B, T) long, T the most of an
-            image. One that has fewer has its class token in the remaining places.
-        found: Where they are among these B*T, (M,) long.
-    """
-
-    places: Tensor
-    tokens: Tensor
-    found: Tensor
-
-    def of(self, x: Tensor) -> Tensor:
-        """Those (M, D) among what was made of `tokens` (B, T, D)."""
-        x = x.flatten(0, 1)
-        return x if len(x) == len(self.found) else x.index_select(0, self.found)
-
-
-def find_masked(mask: Tensor, device: torch.device) -> MaskedPatches:
-    """The masked patches of a mask (B, N) bool, on a device.
-
-    They are counted where the mask is: on the CPU it costs no waiting for the GPU.
-    """
-    places, counts = mask.flatten().nonzero()[:, 0], mask.sum(dim=1)
-    most = max(int(counts.max()), 1)  # at least one, so that every parameter has a gradient: DDP waits for it
-    taken = torch.arange(most, device=mask.device) < counts[:, None]
-    tokens = torch.zeros_like(taken, dtype=torch.long).masked_scatter_(taken, 1 + places % mask.shape[1])
-    found = taken.flatten().nonzero()[:, 0]
-    return MaskedPatches(*(x.to(device, non_blocking=True) for x in (places, tokens, found)))
 
 
 @MODELS.register_module()
@@ -132,14 +98,9 @@ class MaskedImageModeling(BaseModel):
         """
         view, target_view = inputs
         mask = torch.stack([torch.as_tensor(sample.mask) for sample in data_samples]).flatten(1).bool()  # (B, N)
-        ids = self.target_generator(target_view)  # (B, N)
-        if ids.shape != mask.shape:
-            raise ValueError(
-                f'the target view gives {ids.shape[1]} tokens for a mask of {mask.shape[1]} patches: its '
-                'size over the stride of the tokenizer has to equal the size of the view over the patch'
-            )
         masked = find_masked(mask, view.device)
-        return self.head.loss(self.streams(view, mask, masked), ids.flatten()[masked.places])
+        ids = self.target_generator(target_view, masked)
+        return self.head.loss(self.streams(view, mask, masked), ids)
 
     def streams(self, inputs: Tensor, mask: Tensor, masked: MaskedPatches | None = None) -> dict[str, Tensor]:
         """What visual tokens are predicted from. What the loss does not look at is not computed in the last block.

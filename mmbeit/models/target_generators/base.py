@@ -11,13 +11,15 @@ from torch import Tensor
 
 from mmbeit.checkpoint.load import CheckpointError
 from mmbeit.layers.autocast import no_autocast
+from mmbeit.layers.masked import MaskedPatches
 
 
 class TargetGenerator(BaseModule, ABC):
     """Frozen network from images in [0, 1] to one target per patch: ids (B, N) or features (B, N, D).
 
     The attribute `num_codes` is the number of ids, `embed_dims` the width D, `stride` the side of a patch in pixels.
-    It owns the normalisation that it was trained with. It is always in eval mode, gives no gradient, and has float32
+    Whoever needs the targets of masked patches only says so, and what is for the others alone need not be computed. It
+    owns the normalisation that it was trained with. It is always in eval mode, gives no gradient, and has float32
     weights whatever the model is cast to. It also computes in float32 whatever autocast says (on GPUs in TF32 in part),
     since ids near a tie would flip, unless a class says otherwise by `follows_autocast`.
 
@@ -36,12 +38,38 @@ class TargetGenerator(BaseModule, ABC):
     def targets(self, images: Tensor) -> Tensor:
         """Targets of images (B, 3, height, width) in [0, 1]."""
 
+    def masked_targets(self, images: Tensor, masked: MaskedPatches) -> Tensor:
+        """Those of masked patches, (M,) or (M, D). Override where they are had with less work than all."""
+        return self.targets(images).flatten(0, 1).index_select(0, masked.places)
+
+    def num_targets(self, images: Tensor) -> int:
+        """Targets N of each image."""
+        return images.shape[-2] // self.stride * (images.shape[-1] // self.stride)
+
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, masked: MaskedPatches | None = None) -> Tensor:
+        """Targets of images.
+
+        Args:
+            images: (B, 3, height, width) in [0, 1].
+            masked: Those of which patches are wanted; None: of all.
+
+        Returns:
+            Ids (B, N) or features (B, N, D), row by row; where `masked` is given, (M,) or (M, D), image by image.
+
+        Raises:
+            ValueError: The number of targets is not that of the patches that `masked` is about; the message gives both.
+        """
+        if masked is not None and self.num_targets(images) != masked.num_patches:
+            raise ValueError(
+                f'the target view gives {self.num_targets(images)} tokens for a mask of {masked.num_patches} patches: '
+                'its size over the stride of the tokenizer has to equal the size of the view over the patch'
+            )
         if not self.is_init:  # Runner.test() and inference do not call it, and random targets would not show
             self.init_weights()
         with nullcontext() if self.follows_autocast else no_autocast(images):
-            return self.targets(images.float())
+            images = images.float()
+            return self.targets(images) if masked is None else self.masked_targets(images, masked)
 
     def init_weights(self) -> None:
         """Load the files of `init_cfg`.

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from mmbeit.layers.attention import pick
 from mmbeit.layers.dvae import DVAEDecoder, DVAEEncoder, map_pixels, unmap_pixels
+from mmbeit.layers.masked import MaskedPatches
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.registry import MODELS
 
@@ -42,9 +44,22 @@ class DVAETokenizer(TargetGenerator):
 
     def targets(self, images: Tensor) -> Tensor:
         """Ids (B, N), row by row, of images (B, 3, height, width) in [0, 1]."""
+        return self._ids(self._tokens(images))
+
+    def masked_targets(self, images: Tensor, masked: MaskedPatches) -> Tensor:
+        """Those (M,) of masked patches: logits, an eighth of the work of DALL-E's encoder, are of these alone."""
+        patches = (masked.tokens - 1).clamp(min=0)  # any for the class token, which is none
+        return masked.of(self._ids(pick(self._tokens(images), patches)))
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        """What the last layer turns into logits, (B, N, width * stride)."""
         # Convolutions want channels last, and the largest of 8192 is found faster where they lie side by side.
         pixels = map_pixels(images).contiguous(memory_format=torch.channels_last)
-        return self.encoder(pixels).argmax(dim=1).flatten(1)
+        return self.encoder.blocks[:-1](pixels).permute(0, 2, 3, 1).flatten(1, 2)
+
+    def _ids(self, tokens: Tensor) -> Tensor:
+        """Ids (B, N) of these tokens (B, N, width * stride), a map of one column to the last layer."""
+        return self.encoder.blocks[-1](tokens.transpose(1, 2).unsqueeze(-1)).argmax(dim=1)[..., 0]
 
     def decode(self, ids: Tensor) -> Tensor:
         """Images (B, 3, stride * h, stride * w) in [0, 1] of ids (B, h, w).

@@ -1,0 +1,41 @@
+"""Where the masked patches of a batch are."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class MaskedPatches(NamedTuple):
+    """Where the M masked patches of a batch are, among the N of each image.
+
+    Attributes:
+        places: Among its B*N patches, (M,) long.
+        tokens: Among the tokens of each image, of which the class token is the first, (B, T) long, T the most of an
+            image. One that has fewer has its class token in the remaining places.
+        found: Where they are among these B*T, (M,) long.
+        num_patches: N.
+    """
+
+    places: Tensor
+    tokens: Tensor
+    found: Tensor
+    num_patches: int
+
+    def of(self, x: Tensor) -> Tensor:
+        """Those (M, ...) among what was made of `tokens` (B, T, ...)."""
+        x = x.flatten(0, 1)
+        return x if len(x) == len(self.found) else x.index_select(0, self.found)
+
+
+def find_masked(mask: Tensor, device: torch.device) -> MaskedPatches:
+    """The masked patches of a mask (B, N) bool, on a device.
+
+    They are counted where the mask is: on the CPU it costs no waiting for the GPU.
+    """
+    places, counts = mask.flatten().nonzero()[:, 0], mask.sum(dim=1)
+    most = max(int(counts.max()), 1)  # at least one, so that every parameter has a gradient: DDP waits for it
+    taken = torch.arange(most, device=mask.device) < counts[:, None]
+    tokens = torch.zeros_like(taken, dtype=torch.long).masked_scatter_(taken, 1 + places % mask.shape[1])
+    found = taken.flatten().nonzero()[:, 0]
+    return MaskedPatches(*(x.to(device, non_blocking=True) for x in (places, tokens, found)), mask.shape[1])
