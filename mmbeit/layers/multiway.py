@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmbeit.layers.attention import pick
 from mmbeit.layers.block import DropPath, Kept
 
 MODALITIES = ('vision', 'text')
 EPS = 1e-5  # of every LayerNorm; BEiT v1 and v2 have 1e-6
 
 Streams = dict[str, Tensor]  # (B, length, D) for each modality
+Keep = Mapping[str, int | Tensor]  # by modality how many of the first tokens, or which of each sample, (B, T) long
 
 
 class KeyValue(NamedTuple):
@@ -28,9 +30,16 @@ class KeyValue(NamedTuple):
     value: Tensor
 
 
-def first_tokens(streams: Streams, keep: Mapping[str, int]) -> Streams:
-    """The first `keep[modality]` tokens, all of a modality that is not named; one without tokens is left out."""
-    return {name: x[:, : keep.get(name, x.shape[1])] for name, x in streams.items() if keep.get(name, 1)}
+def kept_tokens(streams: Streams, keep: Keep) -> Streams:
+    """The tokens to keep, all of a modality that is not named; one without tokens is left out."""
+    out = {}
+    for name, x in streams.items():
+        chosen = keep.get(name, x.shape[1])
+        if isinstance(chosen, Tensor):
+            out[name] = pick(x, chosen)
+        elif chosen:
+            out[name] = x[:, :chosen]
+    return out
 
 
 class Multiway(nn.ModuleDict):
@@ -149,7 +158,7 @@ class MultiwayBlock(nn.Module):
         streams: Streams,
         attn_bias: Tensor | None = None,
         past: KeyValue | None = None,
-        keep: Mapping[str, int] | None = None,
+        keep: Keep | None = None,
     ) -> tuple[Streams, KeyValue]:
         """Run the block.
 
@@ -157,8 +166,8 @@ class MultiwayBlock(nn.Module):
             streams: Tokens by modality.
             attn_bias: Added to the attention logits, broadcastable to (B, H, tokens that come out, keys).
             past: Keys and values of earlier tokens, which come before those of `streams`.
-            keep: How many of the first tokens of a modality come out, all where it is not named. The others are
-                attended to and not computed any further.
+            keep: Which tokens of a modality come out, all where it is not named. The others are attended to and not
+                computed any further.
 
         Returns:
             Tokens by modality; keys and values of all tokens, in training of those samples that were not dropped.
@@ -167,7 +176,8 @@ class MultiwayBlock(nn.Module):
         normed = self.norm1({name: kept.of(x) for name, x in streams.items()})
         queries = normed
         if keep:
-            streams, queries = first_tokens(streams, keep), first_tokens(normed, keep)
+            of_kept = {name: kept.of(one) if isinstance(one, Tensor) else one for name, one in keep.items()}
+            streams, queries = kept_tokens(streams, keep), kept_tokens(normed, of_kept)
         if attn_bias is not None and len(attn_bias) > 1:
             attn_bias = kept.of(attn_bias)
         branch, present = self.attn(queries, normed, attn_bias, past)

@@ -6,7 +6,7 @@ from builders import randomize
 from torch.nn.functional import gelu, layer_norm, linear
 
 from mmbeit.layers.attn_bias import caption_bias, padding_bias
-from mmbeit.layers.multiway import MultiwayBlock, first_tokens
+from mmbeit.layers.multiway import MultiwayBlock, kept_tokens
 
 DIM, HEADS, HIDDEN = 24, 3, 48
 LENGTHS = dict(vision=5, text=4)
@@ -82,8 +82,25 @@ def test_kept_tokens_are_what_they_are_without_keep(keep):
     out, present = module(streams, keep=keep)
     assert ran == {name: n for name in streams if (n := keep.get(name, LENGTHS[name]))}
     full, full_present = module(streams)
-    torch.testing.assert_close(out, first_tokens(full, keep))
+    torch.testing.assert_close(out, kept_tokens(full, keep))
     torch.testing.assert_close(present, full_present)
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.6])
+def test_tokens_kept_of_each_sample_are_what_they_are_without_keep(rate):
+    module, (x, text) = block(), tokens().values()
+    module.drop_path.rate = rate
+    places = torch.tensor([[4, 0, 2], [1, 1, 3]])
+    found = {}
+    for name, keep in (('kept', {'vision': places}), ('all', None)):
+        torch.manual_seed(1)
+        x, text = (t.detach().requires_grad_() for t in (x, text))
+        out = module({'vision': x, 'text': text}, keep=keep)[0]
+        if keep is None:
+            out['vision'] = torch.stack([out['vision'][b, row] for b, row in enumerate(places)])
+        loss = sum(o.sin().sum() for o in out.values())
+        found[name] = out, torch.autograd.grad(loss, (x, text, *module.parameters()))
+    torch.testing.assert_close(found['kept'], found['all'])
 
 
 @torch.no_grad()

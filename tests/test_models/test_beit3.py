@@ -243,7 +243,7 @@ def test_every_out_type_is_a_view_of_the_raw_tokens():
         model = tiny_beit3(out_type=out_type)
         model.load_state_dict(raw.state_dict(), strict=False)
         outs[out_type] = model(x)[-1]
-    assert torch.equal(outs['cls_token'], tokens[:, 0])
+    torch.testing.assert_close(outs['cls_token'], tokens[:, 0])  # which the last block computes alone
     for row in range(4):
         for column in range(3):
             assert torch.equal(outs['featmap'][:, :, row, column], tokens[:, 1 + 3 * row + column])

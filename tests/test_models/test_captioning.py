@@ -259,3 +259,7 @@ def test_kept_tokens_have_their_own_rows_of_the_bias():
         exact(kept.text, full.text[:, : keep.get('text')])
         if keep.get('vision', 1):
             exact(kept.vision, full.vision[:, : keep.get('vision')])
+    places = torch.tensor([[4, 0, 2], [5, 5, 3]])
+    kept = model.encode(x, ids, attn_bias=bias, keep=dict(vision=1, text=places))
+    exact(kept.text, torch.stack([tokens[row] for tokens, row in zip(full.text, places, strict=True)]))
+    exact(kept.vision, full.vision[:, :1])

@@ -14,6 +14,7 @@ from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
 from processes import run_ranks
 
+from mmbeit.layers.attention import pick
 from mmbeit.models import MDMDataPreprocessor, TargetGenerator
 from mmbeit.text_tokenizer import pad_texts
 
@@ -155,6 +156,32 @@ def test_the_heads_see_hidden_tokens_only(batches):
     patches = [masks_of(batches[group]).sum().item() for group in ('image', 'pair')]
     words = [sum(sum(sample.text_mask) for sample in batches[group]['data_samples']) for group in ('text', 'pair')]
     assert seen == [patches[0], words[0], patches[1], words[1]]
+
+
+def test_the_last_block_runs_for_the_patches_that_are_predicted(batches):
+    model, rows = build(), []
+    model.backbone.blocks[-1].mlp['vision'].register_forward_hook(lambda _, args, __: rows.append(args[0].shape[:2]))
+    model(**batches)
+    assert rows == [(2, masks_of(batches[group]).sum(dim=1).max()) for group in ('image', 'pair')]
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_losses_and_gradients_are_those_of_computing_everything(with_cp, batches, monkeypatch):
+    model, found = build(drop_path_rate=0.5, with_cp=with_cp).train(), []
+    encode = model.backbone.encode
+
+    def encode_all(*args, keep, **kwargs):
+        out = encode(*args, **kwargs)
+        return out if keep is None else out._replace(vision=pick(out.vision, keep['vision']))
+
+    for of in (encode, encode_all):
+        monkeypatch.setattr(model.backbone, 'encode', of)
+        torch.manual_seed(3)
+        model.zero_grad()
+        losses = model(**batches)
+        model.parse_losses(losses)[0].backward()
+        found.append((losses, {name: parameter.grad for name, parameter in model.named_parameters()}))
+    close(*found)
 
 
 def test_every_parameter_gets_a_gradient(batches):

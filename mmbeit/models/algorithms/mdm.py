@@ -87,20 +87,19 @@ class MaskedDataModeling(BaseModel):
     def group_loss(self, group: str, batch: dict) -> dict[str, Tensor]:
         """Losses of one of the batches that :meth:`forward` takes."""
         samples, losses = batch['data_samples'], {}
-        view = mask = texts = ids = padding_mask = None
+        view = mask = texts = ids = padding_mask = keep = None
         if group != 'text':
             view, target_view = batch['inputs']
             mask = torch.stack([torch.as_tensor(sample.mask) for sample in samples]).flatten(1).bool()
             masked = find_masked(mask, view.device)
-            mask = mask.to(view.device, non_blocking=True)
+            mask, keep = mask.to(view.device, non_blocking=True), {'vision': masked.tokens}
             codes = self.target_generator(target_view, masked)
         if group != 'image':
             texts = masked_texts(samples, self.backbone.text_embed.weight.device)
             ids, padding_mask = texts.shown
-        out = self.backbone.encode(view, ids, padding_mask=padding_mask, mask=mask)
+        out = self.backbone.encode(view, ids, padding_mask=padding_mask, mask=mask, keep=keep)
         if view is not None:
-            patches = out.vision[:, 1:].flatten(0, 1).index_select(0, masked.places)
-            losses['image'] = self.mim_head.loss(patches, codes)
+            losses['image'] = self.mim_head.loss(masked.of(out.vision), codes)
         if texts is not None:
             losses['text'] = self.mlm_head.loss(out.text[texts.mask], texts.ids[texts.mask])
         prefix = 'pair_' if group == 'pair' else ''

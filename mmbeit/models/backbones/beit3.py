@@ -16,7 +16,7 @@ from mmbeit.checkpoint.backbone import BEIT3, TEXT_STEM, check_backbone, naming_
 from mmbeit.layers.attn_bias import padding_bias
 from mmbeit.layers.embeddings import PatchEmbed, pad_to_patches, remove_padding, substitute_masked
 from mmbeit.layers.init import init_subln_, init_transformer_, trunc_normal_
-from mmbeit.layers.multiway import EPS, MODALITIES, KeyValue, Multiway, MultiwayBlock, Streams
+from mmbeit.layers.multiway import EPS, MODALITIES, Keep, KeyValue, Multiway, MultiwayBlock, Streams
 from mmbeit.layers.position import Grid, resize_abs_pos_embed, square_grid
 from mmbeit.registry import MODELS
 
@@ -163,26 +163,32 @@ class BEiT3(BaseModule):
         if self.out_type == 'featmap':
             x = pad_to_patches(x, self.patch_size)
         grid = self.grid_of(x)
-        return tuple(self._format(tokens, grid, size) for tokens in self.block_tokens(x, mask, self.out_indices))
+        only_cls = {'vision': 1} if self.out_type == 'cls_token' else None
+        outs = self.block_tokens(x, mask, self.out_indices, only_cls)
+        return tuple(self._format(tokens, grid, size) for tokens in outs)
 
-    def block_tokens(self, x: Tensor, mask: Tensor | None, indices: Sequence[int]) -> list[Tensor]:
+    def block_tokens(
+        self, x: Tensor, mask: Tensor | None, indices: Sequence[int], keep: Keep | None = None
+    ) -> list[Tensor]:
         """All tokens of images after some blocks, whatever `out_indices` and `out_type` are.
 
         Args:
             x: As for :meth:`forward`.
             mask: As for :meth:`forward`.
             indices: Blocks, 0-based.
+            keep: As for :meth:`encode`.
 
         Returns:
             (B, 1 + h*w, D) for each of them, in the order of the blocks; the last block's are normalised by
-            `final_norm`.
+            `final_norm`, and those of `keep` where it is given.
         """
         streams = {'vision': self.embed_images(x, mask)}
         outs = []
         for i in range(max(indices) + 1):
-            streams, _ = self._run(self.blocks[i], streams)
+            is_last = i == len(self.blocks) - 1
+            streams, _ = self._run(self.blocks[i], streams, None, None, keep if is_last else None)
             if i in indices:
-                outs.append((self.norm(streams) if i == len(self.blocks) - 1 else streams)['vision'])
+                outs.append((self.norm(streams) if is_last else streams)['vision'])
         return outs
 
     def encode(
@@ -195,7 +201,7 @@ class BEiT3(BaseModule):
         attn_bias: Tensor | None = None,
         text_positions: Tensor | None = None,
         cache: Cache | None = None,
-        keep: Mapping[str, int] | None = None,
+        keep: Keep | None = None,
     ) -> EncoderOutput:
         """Encode images, texts, or pairs of both.
 
@@ -209,9 +215,9 @@ class BEiT3(BaseModule):
             text_positions: (T,) or (B, T) long, where in the text a token is; by default 0, 1, ...
             cache: Of an earlier call, of whose tokens these are a continuation, for attention from these to those;
                 `()` to begin one. None: the output has none.
-            keep: How many of the first tokens of 'vision' and 'text' come out of the last block, all where one is not
-                named. What is not needed is not computed: of an image of 900 patches of which the class token alone is
-                read, that is most of the last block.
+            keep: Which tokens of 'vision' and 'text' come out of the last block, all where one is not named: how many
+                of the first ones, or which of each sample, (B, T) long. What is not needed is not computed: of an image
+                of 900 patches of which the class token alone is read, that is most of the last block.
 
         Raises:
             ValueError: There is nothing to encode, or it does not fit this encoder; the message says what.
@@ -373,14 +379,18 @@ class BEiT3(BaseModule):
         return torch.cat([table[:NUM_UNUSED], patches[0]])
 
 
-def _rows_of(attn_bias: Tensor | None, streams: Streams, keep: Mapping[str, int]) -> Tensor | None:
+def _rows_of(attn_bias: Tensor | None, streams: Streams, keep: Keep) -> Tensor | None:
     """The rows (queries) of an attention bias that are of the tokens to keep."""
     if attn_bias is None or attn_bias.shape[-2] == 1:
         return attn_bias
+    if any(isinstance(chosen, Tensor) for chosen in keep.values()):  # then samples have rows of their own
+        attn_bias = attn_bias.expand(len(next(iter(streams.values()))), -1, -1, -1)
     rows, start = [], 0
     for name, x in streams.items():
         length = x.shape[1]
-        rows.append(attn_bias[..., start : start + min(keep.get(name, length), length), :])
+        part, chosen = attn_bias[..., start : start + length, :], keep.get(name, length)
+        picked = isinstance(chosen, Tensor)
+        rows.append(part.take_along_dim(chosen[:, None, :, None], dim=2) if picked else part[..., :chosen, :])
         start += length
     return torch.cat(rows, dim=-2)
 
