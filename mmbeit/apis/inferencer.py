@@ -22,8 +22,7 @@ from mmbeit.apis.data import DataConfig
 from mmbeit.apis.images import ImageError, list_images, read_image
 from mmbeit.apis.model import data_config_of, get_model
 from mmbeit.apis.progress import track
-from mmbeit.models.backbones.beit import BEiT
-from mmbeit.models.backbones.beit3 import BEiT3
+from mmbeit.models.backbones.base import Backbone
 
 
 class Place(NamedTuple):
@@ -138,14 +137,14 @@ def prepare_model(
     return model
 
 
-def backbone_of(model: nn.Module) -> BEiT | BEiT3:
+def backbone_of(model: nn.Module) -> Backbone:
     """The backbone of a model.
 
     Raises:
         TypeError: It has another one, or none.
     """
-    backbone = model if isinstance(model, (BEiT, BEiT3)) else getattr(model, 'backbone', None)
-    if not isinstance(backbone, (BEiT, BEiT3)):
+    backbone = model if isinstance(model, Backbone) else getattr(model, 'backbone', None)
+    if not isinstance(backbone, Backbone):
         raise TypeError(f'{type(model).__name__} has no backbone of type mmbeit.BEiT or mmbeit.BEiT3')
     return backbone
 

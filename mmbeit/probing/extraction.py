@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmbeit.apis.data import DataConfig
 from mmbeit.apis.images import ImageError, read_image
-from mmbeit.models.backbones.beit import BEiT
-from mmbeit.models.backbones.beit3 import BEiT3
+from mmbeit.models.backbones.base import Backbone
 from mmbeit.probing.images import LabelledImages
 
 
@@ -34,7 +33,7 @@ def patches(tokens: Tensor) -> Tensor:
 
 
 def after_blocks(
-    backbone: BEiT | BEiT3, x: Tensor, blocks: Sequence[int], function: Callable[[Tensor], Tensor]
+    backbone: Backbone, x: Tensor, blocks: Sequence[int], function: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
     """Apply a function to the tokens after some blocks.
 
@@ -88,7 +87,7 @@ class Extractor:
         amp: Whether to run under bfloat16 autocast.
     """
 
-    backbone: BEiT | BEiT3
+    backbone: Backbone
     data: DataConfig
     amp: bool = False
 
@@ -125,7 +124,7 @@ class Extractor:
         return dict(weights=fingerprint(self.backbone), data=asdict(self.data), amp=self.amp)
 
 
-def fingerprint(backbone: BEiT | BEiT3) -> str:
+def fingerprint(backbone: Backbone) -> str:
     """A hash of the weights of a backbone, and of what a state dict does not show."""
     digest = hashlib.sha256(repr((backbone.patch_size, backbone.blocks[0].attn.num_heads)).encode())
     for name, tensor in sorted(backbone.state_dict().items()):

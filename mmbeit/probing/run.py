@@ -12,8 +12,7 @@ from torch import nn
 from mmbeit.apis.data import DataConfig
 from mmbeit.apis.inferencer import backbone_of, prepare_model, sized
 from mmbeit.apis.model import data_config_of
-from mmbeit.models.backbones.beit import BEiT
-from mmbeit.models.backbones.beit3 import BEiT3
+from mmbeit.models.backbones.base import Backbone
 from mmbeit.models.target_generators.vqkd import VQKDEncoder
 from mmbeit.probing.attentive import AttentiveProbe
 from mmbeit.probing.cache import cached_features
@@ -169,7 +168,7 @@ def probe(
     )
 
 
-def backbone_and_data(model: nn.Module, data: DataConfig | None = None) -> tuple[BEiT | BEiT3, DataConfig]:
+def backbone_and_data(model: nn.Module, data: DataConfig | None = None) -> tuple[Backbone, DataConfig]:
     """The backbone of a model, and what it expects of an image.
 
     Args:
@@ -188,7 +187,7 @@ def backbone_and_data(model: nn.Module, data: DataConfig | None = None) -> tuple
     return vqkd.encoder, replace(data or data_config_of(model), mean=mean, std=std)
 
 
-def _prepared(probe: Probe, before: Sequence[Probe], backbone: BEiT | BEiT3) -> Probe:
+def _prepared(probe: Probe, before: Sequence[Probe], backbone: Backbone) -> Probe:
     """A probe with what it takes from the backbone; those before it may choose its block."""
     if not isinstance(probe, AttentiveProbe):
         return probe

@@ -120,7 +120,7 @@ class MaskedImageModeling(BaseModel):
         mask, biases = mask.to(inputs.device, non_blocking=True), self.backbone.attn_biases(inputs)
         blocks = self.neck.early_layers - 1, len(self.backbone.blocks) - 1
         with_cls_token = torch.cat([torch.zeros_like(masked.tokens[:, :1]), masked.tokens], dim=1)
-        early, last = self.backbone.block_tokens(inputs, mask, blocks, biases, with_cls_token)
+        early, last = self.backbone.block_tokens(inputs, mask, blocks, biases, keep=with_cls_token)
         aggregated = self.neck(early, last[:, 0], biases[-1], masked.tokens)
         return {'mim': masked.of(last[:, 1:]), 'cls': masked.of(aggregated)}
 

@@ -4,20 +4,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmbeit.archs import resolve_arch
 from mmbeit.checkpoint.backbone import check_backbone, rename_backbone
 from mmbeit.checkpoint.load import CheckpointError
 from mmbeit.layers.block import Block
-from mmbeit.layers.embeddings import PatchEmbed, pad_to_patches, remove_padding, substitute_masked
+from mmbeit.layers.embeddings import PatchEmbed, substitute_masked
 from mmbeit.layers.init import init_transformer_, rescale_depth_, trunc_normal_
-from mmbeit.layers.position import Bias, Grid, RelativePositionBias, resize_abs_pos_embed, square_grid
+from mmbeit.layers.position import Bias, RelativePositionBias, resize_abs_pos_embed, square_grid
+from mmbeit.models.backbones.base import Backbone
 from mmbeit.registry import MODELS
 
-OUT_TYPES = ('raw', 'cls_token', 'featmap', 'avg_featmap')
 REL_POS_BIAS = ('shared', 'per_block', None)
 
 
@@ -30,7 +28,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 @MODELS.register_module()
-class BEiT(BaseModule):
+class BEiT(Backbone):
     """Backbone of BEiT v1 and v2, for pretraining, classification, dense prediction and tokenizers.
 
     Paper: https://arxiv.org/abs/2106.08254; reference: unilm:beit/modeling_{pretrain,finetune}.py, beit2/ likewise.
@@ -84,30 +82,14 @@ class BEiT(BaseModule):
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ):
-        super().__init__(init_cfg)
-        if out_type not in OUT_TYPES:
-            raise ValueError(f'out_type {out_type!r} is not one of {OUT_TYPES}')
+        super().__init__(arch, img_size, patch_size, drop_path_rate, out_indices, out_type, with_cp, init_cfg)
         if rel_pos_bias not in REL_POS_BIAS:
             raise ValueError(f'rel_pos_bias {rel_pos_bias!r} is not one of {REL_POS_BIAS}')
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if height % patch_size or width % patch_size:
-            raise ValueError(f'img_size {(height, width)} is not a whole number of patches of {patch_size}')
-        self.arch = dim, depth, num_heads, hidden_dim = resolve_arch(arch)
-        out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        if not all(-depth <= i < depth for i in out_indices):
-            raise ValueError(f'out_indices {out_indices} do not fit the {depth} blocks of arch {arch!r}')
+        dim, depth, num_heads, hidden_dim = self.arch
         if not -1 <= frozen_stages <= depth:
             raise ValueError(f'frozen_stages {frozen_stages} is not between -1 and the {depth} blocks of arch {arch!r}')
-
-        self.embed_dims = dim
-        self.patch_size = patch_size
-        self.grid: Grid = (height // patch_size, width // patch_size)
-        self.out_indices = tuple(i % depth for i in out_indices)
-        self.out_type = out_type
         self.layer_scale = layer_scale
-        self.drop_path_rate = drop_path_rate
         self.frozen_stages = frozen_stages
-        self.with_cp = with_cp
 
         self.patch_embed = PatchEmbed(in_channels, dim, patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -122,45 +104,16 @@ class BEiT(BaseModule):
         self.fc_norm = nn.LayerNorm(dim, eps=1e-6) if out_type == 'avg_featmap' else None
         self._freeze()
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Features of a batch of images.
-
-        Args:
-            x: Normalised images (B, C, height, width).
-            mask: (B, h*w) bool, True where a patch is replaced by the mask token; needs `mask_token=True`.
-
-        Returns:
-            One tensor for each of `out_indices`, in the order of the blocks, of the form that `out_type` says.
-        """
-        size = x.shape[-2:]
-        if self.out_type == 'featmap':
-            x = pad_to_patches(x, self.patch_size)
-        grid = self.grid_of(x)
-        only_cls = torch.zeros(len(x), 1, dtype=torch.long, device=x.device) if self.out_type == 'cls_token' else None
-        outs = self.block_tokens(x, mask, self.out_indices, keep=only_cls)
-        return tuple(self._format(tokens, grid, size) for tokens in outs)
-
     def block_tokens(
         self,
         x: Tensor,
         mask: Tensor | None,
         indices: Sequence[int],
         biases: Sequence[Bias | None] | None = None,
+        *,
         keep: Tensor | None = None,
     ) -> list[Tensor]:
-        """All tokens after some blocks, whatever `out_indices` and `out_type` are.
-
-        Args:
-            x: As for :meth:`forward`.
-            mask: As for :meth:`forward`.
-            indices: Blocks, 0-based.
-            biases: What :meth:`attn_biases` gives for `x`, of someone who needs it again.
-            keep: Which tokens of each image come out of the last block, (B, T) long in [0, 1 + h*w); None: all.
-
-        Returns:
-            (B, 1 + h*w, D) for each of them, in the order of the blocks; the last block's are normalised by
-            `final_norm`, and (B, T, D) where `keep` is given.
-        """
+        """As of :class:`Backbone`; `biases`: what :meth:`attn_biases` gives for `x`, of someone who needs it again."""
         images, x = x, self.patch_embed(x)  # (B, N, D)
         if mask is not None:
             if self.mask_token is None:
@@ -186,21 +139,6 @@ class BEiT(BaseModule):
         """What each block adds to its attention logits on images of that size: (H, 1 + h*w, 1 + h*w), or None."""
         biases = [bias(self.grid_of(images), compute_dtype(images)) for bias in self.rel_pos_bias]
         return biases if len(biases) == len(self.blocks) else (biases or [None]) * len(self.blocks)
-
-    def grid_of(self, images: Tensor) -> Grid:
-        """Patches per side of images (..., height, width)."""
-        return images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
-
-    def _format(self, x: Tensor, grid: Grid, size: Sequence[int]) -> Tensor:
-        match self.out_type:
-            case 'raw':
-                return x
-            case 'cls_token':
-                return x[:, 0]
-            case 'featmap':
-                return remove_padding(x[:, 1:].transpose(1, 2).unflatten(2, grid), size, self.patch_size)
-            case 'avg_featmap':
-                return self.fc_norm(x[:, 1:].mean(dim=1))
 
     def init_weights(self) -> None:
         """Initialise as the official pretraining model where there is a mask token, else as the fine-tuning model."""

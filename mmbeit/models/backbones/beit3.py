@@ -7,20 +7,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmbeit.archs import resolve_arch
 from mmbeit.checkpoint.backbone import BEIT3, TEXT_STEM, check_backbone, naming_files, rename_backbone
 from mmbeit.layers.attn_bias import padding_bias
-from mmbeit.layers.embeddings import PatchEmbed, pad_to_patches, remove_padding, substitute_masked
+from mmbeit.layers.embeddings import PatchEmbed, substitute_masked
 from mmbeit.layers.init import init_subln_, init_transformer_, trunc_normal_
 from mmbeit.layers.multiway import EPS, MODALITIES, Keep, KeyValue, Multiway, MultiwayBlock, Streams
-from mmbeit.layers.position import Grid, resize_abs_pos_embed, square_grid
+from mmbeit.layers.position import resize_abs_pos_embed, square_grid
+from mmbeit.models.backbones.base import Backbone
 from mmbeit.registry import MODELS
 
-OUT_TYPES = ('raw', 'cls_token', 'featmap', 'avg_featmap')
 INITS = ('official', 'subln')
 NUM_UNUSED = 2  # first rows of both position tables, as in fairseq; token j of its modality uses row j + 2
 
@@ -53,7 +51,7 @@ class EncoderOutput(NamedTuple):
 
 
 @MODELS.register_module()
-class BEiT3(BaseModule):
+class BEiT3(Backbone):
     """Encoder of images, of texts, and of both together.
 
     Paper: https://arxiv.org/abs/2208.10442; reference: unilm:beit3/modeling_utils.py, torchscale:model/BEiT3.py. As in
@@ -111,29 +109,13 @@ class BEiT3(BaseModule):
         init: str = 'official',
         init_cfg: dict | list[dict] | None = None,
     ):
-        super().__init__(init_cfg)
+        super().__init__(arch, img_size, patch_size, drop_path_rate, out_indices, out_type, with_cp, init_cfg)
         modalities = tuple(name for name in MODALITIES if name in _checked_modalities(modalities))
-        if out_type not in OUT_TYPES:
-            raise ValueError(f'out_type {out_type!r} is not one of {OUT_TYPES}')
         if init not in INITS:
             raise ValueError(f'init {init!r} is not one of {INITS}')
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if height % patch_size or width % patch_size:
-            raise ValueError(f'img_size {(height, width)} is not a whole number of patches of {patch_size}')
-        self.arch = dim, depth, num_heads, hidden_dim = resolve_arch(arch)
-        out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        if not all(-depth <= i < depth for i in out_indices):
-            raise ValueError(f'out_indices {out_indices} do not fit the {depth} blocks of arch {arch!r}')
-
         self.modalities = modalities
-        self.embed_dims = dim
-        self.patch_size = patch_size
-        self.grid: Grid = (height // patch_size, width // patch_size)
-        self.out_indices = tuple(i % depth for i in out_indices)
-        self.out_type = out_type
-        self.drop_path_rate = drop_path_rate
-        self.with_cp = with_cp
         self.init = init
+        dim, depth, num_heads, hidden_dim = self.arch
 
         if 'vision' in modalities:
             self.patch_embed = PatchEmbed(in_channels, dim, patch_size)
@@ -149,44 +131,15 @@ class BEiT3(BaseModule):
         self.norm = Multiway(lambda: nn.LayerNorm(dim, eps=EPS), modalities) if final_norm else nn.Identity()
         self.fc_norm = nn.LayerNorm(dim, eps=EPS) if out_type == 'avg_featmap' else None
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Features of a batch of images.
-
-        Args:
-            x: Normalised images (B, C, height, width).
-            mask: (B, h*w) bool, True where a patch is replaced by the mask token; needs `mask_token=True`.
-
-        Returns:
-            One tensor for each of `out_indices`, in the order of the blocks, of the form that `out_type` says.
-        """
-        size = x.shape[-2:]
-        if self.out_type == 'featmap':
-            x = pad_to_patches(x, self.patch_size)
-        grid = self.grid_of(x)
-        only_cls = {'vision': 1} if self.out_type == 'cls_token' else None
-        outs = self.block_tokens(x, mask, self.out_indices, only_cls)
-        return tuple(self._format(tokens, grid, size) for tokens in outs)
-
     def block_tokens(
-        self, x: Tensor, mask: Tensor | None, indices: Sequence[int], keep: Keep | None = None
+        self, x: Tensor, mask: Tensor | None, indices: Sequence[int], *, keep: Tensor | None = None
     ) -> list[Tensor]:
-        """All tokens of images after some blocks, whatever `out_indices` and `out_type` are.
-
-        Args:
-            x: As for :meth:`forward`.
-            mask: As for :meth:`forward`.
-            indices: Blocks, 0-based.
-            keep: As for :meth:`encode`.
-
-        Returns:
-            (B, 1 + h*w, D) for each of them, in the order of the blocks; the last block's are normalised by
-            `final_norm`, and those of `keep` where it is given.
-        """
-        streams = {'vision': self.embed_images(x, mask)}
+        streams: Streams = {'vision': self.embed_images(x, mask)}
         outs = []
         for i in range(max(indices) + 1):
             is_last = i == len(self.blocks) - 1
-            streams, _ = self._run(self.blocks[i], streams, None, None, keep if is_last else None)
+            chosen = {'vision': keep} if is_last and keep is not None else None
+            streams, _ = self._run(self.blocks[i], streams, None, None, chosen)
             if i in indices:
                 outs.append((self.norm(streams) if is_last else streams)['vision'])
         return outs
@@ -257,10 +210,6 @@ class BEiT3(BaseModule):
     def num_vision_tokens(self, images: Tensor) -> int:
         """Class token and patches of images (..., height, width)."""
         return 1 + math.prod(self.grid_of(images))
-
-    def grid_of(self, images: Tensor) -> Grid:
-        """Patches per side of images (..., height, width)."""
-        return images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
 
     def embed_images(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokens (B, 1 + h*w, D) before the first block; arguments as for :meth:`encode`."""
@@ -338,17 +287,6 @@ class BEiT3(BaseModule):
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
-
-    def _format(self, x: Tensor, grid: Grid, size: Sequence[int]) -> Tensor:
-        match self.out_type:
-            case 'raw':
-                return x
-            case 'cls_token':
-                return x[:, 0]
-            case 'featmap':
-                return remove_padding(x[:, 1:].transpose(1, 2).unflatten(2, grid), size, self.patch_size)
-            case 'avg_featmap':
-                return self.fc_norm(x[:, 1:].mean(dim=1))
 
     def _check_modality(self, name: str) -> None:
         if name not in self.modalities:
