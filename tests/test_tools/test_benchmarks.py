@@ -75,9 +75,12 @@ def test_the_other_cases_can_be_built_and_run():
     """One step of every contender, with the tiny models, and what is compared of it."""
     script = """
 from measure import Setting, distance
-from run import CASES, named
+from run import CASES, against, named
+assert list(against(CASES['pretraining-v1-base-compiled'], ['timm']).contenders) == ['mmbeit compiled', 'timm compiled']
+assert against(CASES['scaling-depth'], []) == CASES['scaling-depth']
 assert named(['inference-224']) == {'inference-224'} and len(named(['scaling', 'data'])) == 4
-for name in ('segmentation-512', 'vqkd-base', 'vqa-base', 'scaling-depth', 'startup-train'):
+names = 'segmentation-512', 'inference-512-segmentation', 'vqkd-base', 'vqa-base', 'scaling-depth', 'startup-train'
+for name in names:
     outputs = []
     for contender in CASES[name].contenders.values():
         contender = contender(Setting('cpu', 'float32', quick=True))
@@ -90,8 +93,9 @@ for name in ('segmentation-512', 'vqkd-base', 'vqa-base', 'scaling-depth', 'star
     done = subprocess.run(
         [sys.executable, '-c', script], cwd=ROOT / 'tools/benchmarks', capture_output=True, text=True, check=True
     )
-    counts = dict(line.split() for line in done.stdout.splitlines() if line.startswith(('seg', 'vq', 'sca', 'sta')))
-    compared = {'segmentation-512': '2', 'vqkd-base': '1', 'vqa-base': '1'}
+    lines = [line for line in done.stdout.splitlines() if line.startswith(('seg', 'inf', 'vq', 'sca', 'sta'))]
+    counts = dict(line.split() for line in lines)
+    compared = {'segmentation-512': '2', 'inference-512-segmentation': '2', 'vqkd-base': '1', 'vqa-base': '1'}
     assert counts == {**compared, 'scaling-depth': '0', 'startup-train': '0'}
 
 

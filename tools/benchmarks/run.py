@@ -8,13 +8,15 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import torch
 from inference import CASES as INFERENCE
 from measure import (
+    COMPILED,
     DTYPES,
     Case,
     Measured,
@@ -41,6 +43,7 @@ from mmbeit.layers.autocast import multiplies_bfloat16
 CASES = {case.name: case for case in (*TRAINING, *INFERENCE, *PIPELINE, *SCALING, *STARTUP)}
 TOLERANCE = {'float32': 1e-4, 'bfloat16': 3e-2}  # relative distance of outputs
 BUDGET = 600  # seconds in all
+PEERS = ('timm', 'transformers', 'mmpretrain', 'mmseg')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -53,6 +56,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='bfloat16 on GPUs, float32 on CPUs, on those that have bfloat16 both',
     )
     parser.add_argument('--only', nargs='*', metavar='NAME', help='cases, or what the names of some start with')
+    parser.add_argument(
+        '--peers', nargs='*', choices=PEERS, default=PEERS, help='these only, where memory is short of all'
+    )
     parser.add_argument('--quick', action='store_true', help='few and small cases, to see that it works')
     parser.add_argument('--budget', type=float, default=BUDGET, help='seconds in all, roughly (%(default)s)')
     parser.add_argument('--out-dir', type=Path, help='where the record goes; by default none is written')
@@ -75,9 +81,17 @@ def chosen(args: argparse.Namespace) -> list[tuple[Case, Setting]]:
         for case in CASES.values()
         if args.device in case.devices and (case.quick or not args.quick) and case.name in names
     ]
+    cases = [against(case, args.peers) for case in cases]
     return [
         (case, Setting(args.device, dtype, args.quick)) for case in cases for dtype in dtypes if dtype in case.dtypes
     ]
+
+
+def against(case: Case, peers: Collection[str]) -> Case:
+    """A case without the peers that are not among these."""
+    left_out = set(PEERS).difference(peers)
+    kept = {name: one for name, one in case.contenders.items() if name.removesuffix(COMPILED) not in left_out}
+    return replace(case, contenders=kept)
 
 
 def named(words: list[str]) -> set[str]:
