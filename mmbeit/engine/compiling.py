@@ -11,12 +11,11 @@ from mmbeit.layers.block import Block
 from mmbeit.layers.multiway import MultiwayBlock
 from mmbeit.registry import HOOKS
 
-TOOLS = ('target_generator', 'teacher')  # frozen networks that a model keeps out of its module tree
-
 
 def blocks_of(model: nn.Module) -> list[Block | MultiwayBlock]:
     """The blocks of a model, those of its frozen tokenizer or teacher, too."""
-    parts = [model, *(tool for name in TOOLS if (tool := getattr(model, name, None)) is not None)]
+    tool = getattr(model, 'tool', None)  # of mmbeit.models.algorithms.tool.ModelWithTool
+    parts = [model] if tool is None else [model, tool]
     return [module for part in parts for module in part.modules() if isinstance(module, Block | MultiwayBlock)]
 
 

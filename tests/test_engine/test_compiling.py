@@ -89,7 +89,7 @@ def test_other_models_and_evaluation():
 def test_the_frozen_tokenizer_is_compiled_too():
     model = nn.Module()
     model.backbone = tiny_beit()
-    model.__dict__['target_generator'] = tiny_beit()
+    model.__dict__['tool'] = tiny_beit()
     assert compile_blocks(model, backend=BACKEND) == 8
 
 

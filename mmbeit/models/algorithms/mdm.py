@@ -1,10 +1,10 @@
 """Masked data modeling: the pretraining of BEiT-3."""
 
 import torch
-from mmengine.model import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmbeit.layers.masked import find_masked
+from mmbeit.models.algorithms.tool import ModelWithTool
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.texts import masked_texts
 from mmbeit.registry import MODELS
@@ -13,7 +13,7 @@ GROUPS = ('image', 'text', 'pair')
 
 
 @MODELS.register_module()
-class MaskedDataModeling(BaseModel):
+class MaskedDataModeling(ModelWithTool):
     """Predict what is hidden of images, of texts, and of images with their texts (BEiT-3, section 2.2).
 
     The code was never released. As far as the paper says: 40 % of the patches are hidden block by block
@@ -21,8 +21,7 @@ class MaskedDataModeling(BaseModel):
     (:class:`mmbeit.datasets.transforms.text.MaskText`); patches are visual tokens of BEiT v2. The losses have equal
     weights here, which the paper leaves open, and there is one step of the optimizer for all of them.
 
-    The target generator is a tool of this model, not a part of it, as in
-    :class:`mmbeit.models.algorithms.mim.MaskedImageModeling`.
+    The target generator is a tool of this model, not a part of it: see :class:`ModelWithTool`.
 
     Args:
         backbone: Config of a :class:`mmbeit.models.backbones.beit3.BEiT3` with `mask_token=True`.
@@ -34,6 +33,8 @@ class MaskedDataModeling(BaseModel):
         init_cfg: mmengine's initialisation config.
     """
 
+    tool_name = 'target_generator'
+
     def __init__(
         self,
         backbone: dict,
@@ -43,12 +44,10 @@ class MaskedDataModeling(BaseModel):
         data_preprocessor: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        generator = target_generator and MODELS.build(target_generator)
-        self.__dict__['target_generator'] = generator
+        super().__init__(target_generator, data_preprocessor, init_cfg)
         self.backbone = MODELS.build(backbone)
         sizes = {'embed_dims': self.backbone.embed_dims}
-        codes = {} if generator is None else {'num_tokens': generator.num_codes}
+        codes = {} if self.target_generator is None else {'num_tokens': self.target_generator.num_codes}
         self.mim_head = MODELS.build({**sizes, **codes, **mim_head})
         self.mlm_head = MODELS.build({**sizes, 'num_tokens': self.backbone.text_embed.num_embeddings, **mlm_head})
 
@@ -104,13 +103,3 @@ class MaskedDataModeling(BaseModel):
             losses['text'] = self.mlm_head.loss(out.text[texts.mask], texts.ids[texts.mask])
         prefix = 'pair_' if group == 'pair' else ''
         return {f'{prefix}{part}_{name}': value for part, found in losses.items() for name, value in found.items()}
-
-    def init_weights(self) -> None:
-        super().init_weights()
-        if self.target_generator is not None:
-            self.target_generator.init_weights()
-
-    def _apply(self, fn, *args, **kwargs) -> nn.Module:
-        if self.target_generator is not None:
-            self.target_generator._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)

@@ -1,23 +1,22 @@
 """Masked image modeling on visual tokens."""
 
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmbeit.layers.masked import MaskedPatches, find_masked
+from mmbeit.models.algorithms.tool import ModelWithTool
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.registry import MODELS
 
 
 @MODELS.register_module()
-class MaskedImageModeling(BaseModel):
+class MaskedImageModeling(ModelWithTool):
     """BEiT pretraining: predict the visual tokens of the patches that the backbone does not see.
 
     Without a neck this is BEiT v1. BEiT v2 has :class:`mmbeit.models.necks.patch_aggregation.PatchAggregationNeck`, and
     predicts the same tokens a second time, from what the neck makes of the patches of an early block.
 
-    The target generator is a tool of this model, not a part of it: it is kept out of the module tree, so that
-    optimizer, weight averages, DDP wrappers and checkpoints never meet it. It follows the model's device.
+    The target generator is a tool of this model, not a part of it: see :class:`ModelWithTool`.
 
     Args:
         backbone: Config of a :class:`mmbeit.models.backbones.beit.BEiT` with `mask_token=True`.
@@ -33,6 +32,8 @@ class MaskedImageModeling(BaseModel):
         ValueError: There is a neck, and every block of the backbone has a position table of its own.
     """
 
+    tool_name = 'target_generator'
+
     def __init__(
         self,
         backbone: dict,
@@ -42,14 +43,12 @@ class MaskedImageModeling(BaseModel):
         data_preprocessor: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        generator = target_generator and MODELS.build(target_generator)
-        self.__dict__['target_generator'] = generator
+        super().__init__(target_generator, data_preprocessor, init_cfg)
         self.backbone = MODELS.build(backbone)
         self.neck = None if neck is None else self._build_neck(neck)
         defaults = {'embed_dims': self.backbone.embed_dims}
-        if generator is not None:
-            defaults['num_codes'] = generator.num_codes
+        if self.target_generator is not None:
+            defaults['num_codes'] = self.target_generator.num_codes
         self.head = MODELS.build({**defaults, **head})
 
     target_generator: TargetGenerator | None
@@ -146,13 +145,3 @@ class MaskedImageModeling(BaseModel):
         """
         tokens = self._masked_tokens(inputs, mask, find_masked(mask, inputs.device))
         return self.head({'mim': tokens})['mim']
-
-    def init_weights(self) -> None:
-        super().init_weights()
-        if self.target_generator is not None:
-            self.target_generator.init_weights()
-
-    def _apply(self, fn, *args, **kwargs) -> nn.Module:
-        if self.target_generator is not None:
-            self.target_generator._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)

@@ -2,13 +2,13 @@
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmbeit.archs import resolve_arch
 from mmbeit.layers.init import init_transformer_
 from mmbeit.layers.position import Grid
 from mmbeit.layers.quantizer import perplexity
+from mmbeit.models.algorithms.tool import ModelWithTool
 from mmbeit.models.backbones.beit import BEiT
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.target_generators.vqkd import VQKDEncoder
@@ -16,15 +16,14 @@ from mmbeit.registry import MODELS
 
 
 @MODELS.register_module()
-class VQKD(BaseModel):
+class VQKD(ModelWithTool):
     """Vector-quantized knowledge distillation (https://arxiv.org/abs/2208.06366, section 3.1).
 
     A decoder has to tell from the codes alone what a teacher sees in each patch. Reference:
     unilm:beit2/modeling_vqkd.py, with one departure: the teacher is given the images themselves, where officially they
     are recovered from what the encoder is given, which is right for one of its three ways of normalising only.
 
-    The teacher is a tool of this model, not a part of it: it is kept out of the module tree, so that optimizer, weight
-    averages, DDP wrappers and checkpoints never meet it. It follows the model's device.
+    The teacher is a tool of this model, not a part of it: see :class:`ModelWithTool`.
 
     Args:
         tokenizer: Arguments of :class:`mmbeit.models.target_generators.vqkd.VQKDEncoder`.
@@ -38,6 +37,8 @@ class VQKD(BaseModel):
         ValueError: There is neither a teacher nor `target_dims`, or they disagree.
     """
 
+    tool_name = 'teacher'
+
     def __init__(
         self,
         tokenizer: dict,
@@ -47,14 +48,12 @@ class VQKD(BaseModel):
         data_preprocessor: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        teacher = teacher and MODELS.build(teacher)
-        self.__dict__['teacher'] = teacher
-        widths = {width for width in (target_dims, getattr(teacher, 'embed_dims', None)) if width is not None}
+        super().__init__(teacher, data_preprocessor, init_cfg)
+        widths = {width for width in (target_dims, getattr(self.teacher, 'embed_dims', None)) if width is not None}
         if len(widths) != 1:
             raise ValueError(
-                f'target_dims ({target_dims}) is the width of the features of the teacher ({type(teacher).__name__}): '
-                f'expected one width, found {sorted(widths) or "none"}'
+                f'target_dims ({target_dims}) is the width of the features of the teacher '
+                f'({type(self.teacher).__name__}): expected one width, found {sorted(widths) or "none"}'
             )
         self.tokenizer = MODELS.build({'type': 'mmbeit.VQKDEncoder', **tokenizer})
         arch = resolve_arch(tokenizer.get('arch', 'base'))
@@ -133,10 +132,3 @@ class VQKD(BaseModel):
         if not self.is_init:
             init_transformer_(self.decode_task_layer, bound=2.0)
         super().init_weights()
-        if self.teacher is not None:
-            self.teacher.init_weights()
-
-    def _apply(self, fn, *args, **kwargs) -> nn.Module:
-        if self.teacher is not None:
-            self.teacher._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)
