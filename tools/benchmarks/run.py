@@ -38,6 +38,7 @@ from scaling import CASES as SCALING
 from startup import CASES as STARTUP
 from training import CASES as TRAINING
 
+from mmbeit.engine.memory import keep_freed_memory
 from mmbeit.layers.autocast import multiplies_bfloat16
 
 CASES = {case.name: case for case in (*TRAINING, *INFERENCE, *PIPELINE, *SCALING, *STARTUP)}
@@ -175,6 +176,8 @@ def main(argv: list[str] | None = None) -> None:
         case, setting = work[0]
         print(json.dumps(step_memory(case.contenders[args.memory_of](setting), setting.device)))
         return
+    if args.device == 'cpu':
+        keep_freed_memory()  # as tools/train.py does; else who finds pages mapped, and who not, is chance
     console = Console()
     records, start, on = [], time.monotonic(), machine(args.device)
     arguments = argv if argv is not None else sys.argv[1:]
