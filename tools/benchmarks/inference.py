@@ -86,7 +86,7 @@ def segmentation_case(img_size: int) -> Case:
         f'inference-{img_size}-segmentation',
         f'Segmentation by UPerNet on BEiT base at {img_size}, one image',
         {peer: partial(segmentation, img_size, peer) for peer in SEGMENTORS},
-        devices=DEVICES if img_size < 1024 else ('cuda',),  # where the decoder alone takes a minute on a CPU
+        devices=DEVICES if img_size < 1024 else ('cuda',),  # on a CPU a few turns would take minutes
         quick=img_size == 512,
     )
 
