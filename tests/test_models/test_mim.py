@@ -142,6 +142,14 @@ def test_masks_without_the_right_number_of_tokens_are_refused_with_both_numbers(
         build()((view, target_view[..., :16, :16]), samples, mode='loss')
 
 
+def test_a_model_without_a_target_generator_is_not_trained(batch):
+    cfg = config(target_generator=None)
+    model = MODELS.build({**cfg, 'head': dict(cfg['head'], num_codes=NUM_CODES)})
+    assert len(model(batch[0], mode='tensor')) == 1
+    with pytest.raises(ValueError, match='built without a target_generator: training needs one'):
+        model(*batch, mode='loss')
+
+
 def test_features_are_those_of_the_unmasked_first_view(batch):
     model = build()
     expected = model.backbone(batch[0][0])[-1]

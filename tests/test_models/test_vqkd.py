@@ -203,7 +203,7 @@ def test_widths_have_to_agree(images):
         VQKD(SIZES, 1)
     with pytest.raises(ValueError, match=r'target_dims \(12\).*ColorTeacher.*\[10, 12\]'):
         VQKD(SIZES, 1, dict(type=ColorTeacher), target_dims=12)
-    with pytest.raises(ValueError, match='without a teacher'):
+    with pytest.raises(ValueError, match='built without a teacher: training needs one'):
         build(teacher=False)(images, mode='loss')
     coarse = VQKD(SIZES, 1, dict(type=ColorTeacher, patch_size=16))
     with pytest.raises(ValueError, match=r'teacher gives features \(2, 6, 10\), the decoder \(2, 24, 10\)'):

@@ -70,7 +70,8 @@ class MaskedDataModeling(ModelWithTool):
             accuracies in percent under such names.
 
         Raises:
-            ValueError: Another mode, nothing to model, or visual tokens that do not match the patches.
+            ValueError: Another mode, nothing to model, no target generator, or visual tokens that do not match the
+                patches.
         """
         if mode != 'loss':
             raise ValueError(f"mode {mode!r} is not 'loss': for features take the backbone")
@@ -92,7 +93,7 @@ class MaskedDataModeling(ModelWithTool):
             mask = torch.stack([torch.as_tensor(sample.mask) for sample in samples]).flatten(1).bool()
             masked = find_masked(mask, view.device)
             mask, keep = mask.to(view.device, non_blocking=True), {'vision': masked.tokens}
-            codes = self.target_generator(target_view, masked)
+            codes = self.targets(target_view, masked)
         if group != 'image':
             texts = masked_texts(samples, self.backbone.text_embed.weight.device)
             ids, padding_mask = texts.shown

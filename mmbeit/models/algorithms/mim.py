@@ -93,12 +93,13 @@ class MaskedImageModeling(ModelWithTool):
         """Loss of a batch: cross entropy at the masked patches, and their accuracy, from every stream of tokens.
 
         Raises:
-            ValueError: The target generator's tokens do not match the patches; the message gives both numbers.
+            ValueError: There is no target generator, or its tokens do not match the patches; the message gives both
+                numbers.
         """
         view, target_view = inputs
         mask = torch.stack([torch.as_tensor(sample.mask) for sample in data_samples]).flatten(1).bool()  # (B, N)
         masked = find_masked(mask, view.device)
-        ids = self.target_generator(target_view, masked)
+        ids = self.targets(target_view, masked)
         return self.head.loss(self.streams(view, mask, masked), ids)
 
     def streams(self, inputs: Tensor, mask: Tensor, masked: MaskedPatches | None = None) -> dict[str, Tensor]:

@@ -34,6 +34,16 @@ class ModelWithTool(BaseModel):
     def tool(self) -> TargetGenerator | None:
         return self.__dict__[self.tool_name]
 
+    def targets(self, *args) -> Tensor:
+        """What the tool makes of images; arguments as of :meth:`TargetGenerator.forward`.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if self.tool is None:
+            raise ValueError(f'this model was built without a {self.tool_name}: training needs one')
+        return self.tool(*args)
+
     def init_weights(self) -> None:
         super().init_weights()
         if self.tool is not None:

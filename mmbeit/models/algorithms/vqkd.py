@@ -117,9 +117,7 @@ class VQKD(ModelWithTool):
         Raises:
             ValueError: There is no teacher, or it has another number of patches; the message gives both.
         """
-        if self.teacher is None:
-            raise ValueError('this model was built without a teacher: training needs one')
-        targets = self.teacher(images)
+        targets = self.targets(images)
         if targets.shape != features.shape:
             raise ValueError(
                 f'the teacher gives features {tuple(targets.shape)}, the decoder {tuple(features.shape)}: size over '
