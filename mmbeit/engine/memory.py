@@ -22,3 +22,17 @@ def keep_freed_memory() -> bool:
         return False
     options = ((M_MMAP_THRESHOLD, LARGEST_IN_HEAP), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 2**28))
     return all(mallopt(option, value) == 1 for option, value in options)
+
+
+def give_back_freed_memory() -> bool:
+    """Have glibc give back what is free now, such as after :func:`keep_freed_memory` what another process needs.
+
+    Returns:
+        Whether the C library is one that can be told.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return False
+    trim(0)
+    return True

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mmbeit.engine.memory import keep_freed_memory
+from mmbeit.engine.memory import give_back_freed_memory, keep_freed_memory
 
 SCRIPT = """
 import resource
@@ -33,6 +33,12 @@ def test_freed_memory_is_kept():
     assert given_back(SCRIPT.replace('assert keep_freed_memory()\n', '')) > 2**25
 
 
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='of glibc')
+def test_kept_memory_is_given_back_when_it_is_asked_for():
+    script = SCRIPT.replace('import keep_freed_memory', 'import give_back_freed_memory, keep_freed_memory')
+    assert given_back(script.replace('del tensors', 'del tensors\nassert give_back_freed_memory()')) > 2**25
+
+
 def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr('mmbeit.engine.memory.ctypes.CDLL', lambda name: object())
-    assert not keep_freed_memory()
+    assert not keep_freed_memory() and not give_back_freed_memory()

@@ -38,7 +38,7 @@ from scaling import CASES as SCALING
 from startup import CASES as STARTUP
 from training import CASES as TRAINING
 
-from mmbeit.engine.memory import keep_freed_memory
+from mmbeit.engine.memory import give_back_freed_memory, keep_freed_memory
 from mmbeit.layers.autocast import multiplies_bfloat16
 
 CASES = {case.name: case for case in (*TRAINING, *INFERENCE, *PIPELINE, *SCALING, *STARTUP)}
@@ -157,8 +157,10 @@ def measure(case: Case, setting: Setting, budget: float) -> Iterator[Record]:
             measured[name].memory = step_memory(contender, setting.device)
     ready.clear()
     counted.clear()
+    contender = None  # the last one, too
     synchronize(setting.device)
     if setting.device == 'cpu':
+        give_back_freed_memory()  # of all contenders, before one is built anew in another process
         for name, one in measured.items():
             if not one.unable:
                 one.memory = memory_of_process(case.name, name, setting)
