@@ -28,6 +28,11 @@ class MaskedPatches(NamedTuple):
         return x if len(x) == len(self.found) else x.index_select(0, self.found)
 
 
+def stack_masks(data_samples: list) -> Tensor:
+    """The masks (B, N) bool of some samples, each of which has a `mask` (h, w) or (h*w), True or 1 = masked."""
+    return torch.stack([torch.as_tensor(sample.mask) for sample in data_samples]).flatten(1).bool()
+
+
 def find_masked(mask: Tensor, device: torch.device) -> MaskedPatches:
     """The masked patches of a mask (B, N) bool, on a device.
 

@@ -1,9 +1,8 @@
 """Masked data modeling: the pretraining of BEiT-3."""
 
-import torch
 from torch import Tensor
 
-from mmbeit.layers.masked import find_masked
+from mmbeit.layers.masked import find_masked, stack_masks
 from mmbeit.models.algorithms.tool import ModelWithTool
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.models.texts import masked_texts
@@ -90,7 +89,7 @@ class MaskedDataModeling(ModelWithTool):
         view = mask = texts = ids = padding_mask = keep = None
         if group != 'text':
             view, target_view = batch['inputs']
-            mask = torch.stack([torch.as_tensor(sample.mask) for sample in samples]).flatten(1).bool()
+            mask = stack_masks(samples)
             masked = find_masked(mask, view.device)
             mask, keep = mask.to(view.device, non_blocking=True), {'vision': masked.tokens}
             codes = self.targets(target_view, masked)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmbeit.layers.masked import MaskedPatches, find_masked
+from mmbeit.layers.masked import MaskedPatches, find_masked, stack_masks
 from mmbeit.models.algorithms.tool import ModelWithTool
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.registry import MODELS
@@ -97,7 +97,7 @@ class MaskedImageModeling(ModelWithTool):
                 numbers.
         """
         view, target_view = inputs
-        mask = torch.stack([torch.as_tensor(sample.mask) for sample in data_samples]).flatten(1).bool()  # (B, N)
+        mask = stack_masks(data_samples)
         masked = find_masked(mask, view.device)
         ids = self.targets(target_view, masked)
         return self.head.loss(self.streams(view, mask, masked), ids)
