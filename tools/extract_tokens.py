@@ -17,6 +17,7 @@ from mmbeit.apis.extraction import TokenExtractor, summarize
 from mmbeit.engine.checks import check_checkpoints, check_data
 from mmbeit.engine.config import check_override, find_config, read_config
 from mmbeit.engine.errors import readable_errors
+from mmbeit.engine.memory import keep_freed_memory
 
 # Where launchers say which process this is, and how many there are.
 LAUNCHERS = {
@@ -63,6 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     part, num_parts = (int(os.environ[name]) for name in names) if names else (0, 1)
     with readable_errors() as preparation:
         device = f'cuda:{part % torch.cuda.device_count()}' if torch.cuda.is_available() else 'cpu'
+        if device == 'cpu':
+            keep_freed_memory()
         extractor = TokenExtractor(load_recipe(args), args.out, args.views, args.size, args.batch_size, device)
         preparation.over = True
         extractor.run(part, num_parts)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mmbeit.engine.config import Override, check_override, find_config, read_config
 from mmbeit.engine.errors import readable_errors
+from mmbeit.engine.memory import keep_freed_memory
 from mmbeit.probing.attentive import AttentiveProbe
 from mmbeit.probing.knn import KNNProbe
 from mmbeit.probing.linear import LinearProbe
@@ -108,6 +109,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with readable_errors():
         torch.manual_seed(args.seed)  # of weights that are drawn
+        if args.device == 'cpu' or not torch.cuda.is_available():
+            keep_freed_memory()
         try:
             probed = probe(
                 model_of(args),

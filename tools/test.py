@@ -2,6 +2,7 @@
 
 import argparse
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import dump
 from mmengine.runner import Runner
@@ -10,6 +11,7 @@ from mmbeit.engine.checks import check_checkpoints, check_data
 from mmbeit.engine.config import add_common_arguments, load_config
 from mmbeit.engine.errors import readable_errors
 from mmbeit.engine.loading import StartFromCheckpoint
+from mmbeit.engine.memory import keep_freed_memory
 from mmbeit.layers.kernels import set_attention_kernel
 
 
@@ -50,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     with readable_errors() as preparation:
         cfg = load_config(args)
         set_attention_kernel(args.attention)
+        if not torch.cuda.is_available():
+            keep_freed_memory()
         if cfg.get('test_dataloader') is None:
             raise ValueError(f'{args.config} has no test_dataloader: there is nothing to evaluate')
         apply_arguments(cfg, args)

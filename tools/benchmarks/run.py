@@ -178,8 +178,6 @@ def main(argv: list[str] | None = None) -> None:
         case, setting = work[0]
         print(json.dumps(step_memory(case.contenders[args.memory_of](setting), setting.device)))
         return
-    if args.device == 'cpu':
-        keep_freed_memory()  # as tools/train.py does; else who finds pages mapped, and who not, is chance
     console = Console()
     records, start, on = [], time.monotonic(), machine(args.device)
     arguments = argv if argv is not None else sys.argv[1:]
@@ -187,6 +185,8 @@ def main(argv: list[str] | None = None) -> None:
     for i, (case, setting) in enumerate(work):
         left = args.budget - (time.monotonic() - start)
         console.print(f'{case.name}, {setting.dtype} ({i + 1} of {len(work)}, {max(left, 0):.0f} s left)', style='dim')
+        if args.device == 'cpu':
+            keep_freed_memory()  # as our tools do; else who finds pages mapped, and who not, is chance
         # What is not timing (building, compiling, memory) takes about as long again.
         for record in measure(case, setting, max(left, 0) / (len(work) - i) / 2):
             records[i:] = [record]
