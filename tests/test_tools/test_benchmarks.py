@@ -42,23 +42,46 @@ def test_contenders_agree_and_are_timed_in_turn(tmp_path):
 def test_times_are_known_before_memory_is_measured():
     """So that a record has them if the rest is broken off."""
     script = """
+from cases import CASES
 from measure import Setting
-from run import CASES, measure
-stages = measure(CASES['vqkd-base'], Setting('cpu', 'float32', quick=True), 0)
-for record in stages:
-    one = record.measured['mmbeit']
-    print(len(one.times) >= 3, one.memory is not None)
+from run import measure
+from workers import Workers
+with Workers() as workers:
+    for record in measure(CASES['vqkd-base'], Setting('cpu', 'float32', quick=True), 0, workers):
+        one = record.measured['mmbeit']
+        print(len(one.times) >= 3, one.memory is not None)
 """
     command = [sys.executable, '-c', script]
     done = subprocess.run(command, cwd=ROOT / 'tools/benchmarks', capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-2:] == ['True False', 'True True']
 
 
+def test_each_project_has_a_process_of_its_own():
+    """One that ends costs what it was building, and the next call has a new one."""
+    script = """
+import os
+from measure import UnableError
+from workers import Workers, project
+assert [project(name) for name in ('timm compiled', 'mmseg', 'decoding alone')] == ['timm', 'mmseg', 'mmbeit']
+with Workers() as workers:
+    first = [workers.call(name, os.getpid) for name in ('mmbeit', 'mmbeit, rows', 'timm')]
+    try:
+        workers.call('timm', os._exit, 1)
+    except UnableError as error:
+        print(error)
+    again = [workers.call(name, os.getpid) for name in ('mmbeit', 'timm')]
+print(first[0] == first[1] == again[0], len({os.getpid(), *first, *again}))
+"""
+    command = [sys.executable, '-c', script]
+    done = subprocess.run(command, cwd=ROOT / 'tools/benchmarks', capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-2:] == ['its process ended, such as for want of memory', 'True 4']
+
+
 @pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile has no compiler here')
 def test_each_kernel_of_attention_has_a_turn():
     script = """
+from cases import CASES
 from measure import Setting, attention_kernels, distance
-from run import CASES
 contenders = [build(Setting('cpu', 'float32', quick=True)) for build in CASES['kernels-224'].contenders.values()]
 outputs = [contender.output() for contender in contenders]
 assert all(distance(output, outputs[0]) < 1e-5 for output in outputs)
@@ -74,8 +97,9 @@ for contender in contenders:
 def test_the_other_cases_can_be_built_and_run():
     """One step of every contender, with the tiny models, and what is compared of it."""
     script = """
+from cases import CASES
 from measure import Setting, distance
-from run import CASES, against, named
+from run import against, named
 assert list(against(CASES['pretraining-v1-base-compiled'], ['timm']).contenders) == ['mmbeit compiled', 'timm compiled']
 assert against(CASES['scaling-depth'], []) == CASES['scaling-depth']
 assert named(['inference-224']) == {'inference-224'} and len(named(['scaling', 'data'])) == 4

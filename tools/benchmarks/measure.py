@@ -150,24 +150,23 @@ def seconds(step: Callable[[], object], device: str, count: int = 1) -> float:
     return (time.perf_counter() - start) / count
 
 
-def time_in_turn(contenders: dict[str, Contender], device: str, budget: float) -> dict[str, list[float]]:
+def time_in_turn(contenders: dict[str, Callable[[int], float]], budget: float) -> dict[str, list[float]]:
     """Seconds of a step of everybody, who take turns: A B C A B C ...
 
     Args:
-        contenders: By name.
-        device: Where they run.
+        contenders: By name, what runs so many steps and says how long one took.
         budget: Seconds in all, roughly; there are a few rounds in any case.
     """
     counts = {}
-    for name, contender in contenders.items():
-        contender.step()  # kernels are chosen, memory is got
-        counts[name] = max(1, math.ceil(TURN / seconds(contender.step, device)))
+    for name, run in contenders.items():
+        run(1)  # kernels are chosen, memory is got
+        counts[name] = max(1, math.ceil(TURN / run(1)))
     start, times = time.monotonic(), {name: [] for name in contenders}
     for round_ in range(MAX_ROUNDS):
         if round_ >= MIN_ROUNDS and time.monotonic() - start > budget:
             break
-        for name, contender in contenders.items():
-            times[name].append(seconds(contender.step, device, counts[name]))
+        for name, run in contenders.items():
+            times[name].append(run(counts[name]))
     return times
 
 

@@ -19,7 +19,8 @@ MEBI = 1 << 20
 EXPLANATION = """Medians over rounds in which all take turns; +- is half of what lies between the quartiles. A factor is
 the median over the rounds of the time of the peer over that of mmbeit. Memory is what a step needs at most over what
 the model, and in training the optimizer, hold. Time over operations is how much longer one size takes than the first,
-over how many more operations it has."""
+over how many more operations it has. Each project runs in a process of its own. On CPUs what they free is kept, in huge
+pages, as mmbeit's tools have it: for all, or, where the command says --plain-peers, for mmbeit alone."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import torch
-from inference import CASES as INFERENCE
+import workers as work
+from cases import CASES
 from measure import (
     COMPILED,
     DTYPES,
@@ -22,29 +22,20 @@ from measure import (
     Measured,
     Setting,
     UnableError,
-    attention_kernels,
-    count_flops,
     distance,
     matmul_rate,
     memory_of_process,
     step_memory,
-    synchronize,
     time_in_turn,
 )
-from pipeline import CASES as PIPELINE
 from report import Record, machine, table, write
 from rich.console import Console
-from scaling import CASES as SCALING
-from startup import CASES as STARTUP
-from training import CASES as TRAINING
+from workers import OURS, PEERS, Workers
 
-from mmbeit.engine.memory import give_back_freed_memory, keep_freed_memory
 from mmbeit.layers.autocast import multiplies_bfloat16
 
-CASES = {case.name: case for case in (*TRAINING, *INFERENCE, *PIPELINE, *SCALING, *STARTUP)}
 TOLERANCE = {'float32': 1e-4, 'bfloat16': 3e-2}  # relative distance of outputs
 BUDGET = 600  # seconds in all
-PEERS = ('timm', 'transformers', 'mmpretrain', 'mmseg')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -59,6 +50,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--only', nargs='*', metavar='NAME', help='cases, or what the names of some start with')
     parser.add_argument(
         '--peers', nargs='*', choices=PEERS, default=PEERS, help='these only, where memory is short of all'
+    )
+    parser.add_argument(
+        '--plain-peers',
+        action='store_true',
+        help='on CPUs, leave the memory of peers to the C library, as their tools do, instead of keeping it for all',
     )
     parser.add_argument('--quick', action='store_true', help='few and small cases, to see that it works')
     parser.add_argument('--budget', type=float, default=BUDGET, help='seconds in all, roughly (%(default)s)')
@@ -117,53 +113,43 @@ def dtypes_of(device: str) -> list[str]:
     return ['float32', 'bfloat16'] if multiplies_bfloat16() else ['float32']
 
 
-def measure(case: Case, setting: Setting, budget: float) -> Iterator[Record]:
+def measure(case: Case, setting: Setting, budget: float, workers: Workers) -> Iterator[Record]:
     """What is known of all contenders of a case: once they are timed, and again with the memory of each."""
     measured = {name: Measured() for name in case.contenders}
-    ready = {}
-    for name, build in case.contenders.items():
-        try:
-            ready[name] = build(setting)
-            measured[name].items = ready[name].items
-        except UnableError as error:
-            measured[name].unable = str(error)
     expected = None
-    for name, contender in ready.items():
-        if contender.output is not None:
-            output = contender.output()
+    for name, one in measured.items():
+        try:
+            one.items = workers.build(case.name, name, setting)
+            output = workers.output(name)
+        except UnableError as error:
+            one.unable = str(error)
+            continue
+        if output is not None:
             expected = output if expected is None else expected
-            measured[name].difference = difference = distance(output, expected)
-            if not difference <= TOLERANCE[setting.dtype]:
-                measured[name].unable = f'its output differs by {difference:.1e}'
-    ready = {name: contender for name, contender in ready.items() if not measured[name].unable}
-    counted = ready if case.growth else dict(islice(ready.items(), 1))
+            one.difference = distance(output, expected)
+            if not one.difference <= TOLERANCE[setting.dtype]:
+                one.unable = f'its output differs by {one.difference:.1e}'
+    ready = [name for name, one in measured.items() if not one.unable]
     if case.flops:
-        for name, contender in counted.items():
-            measured[name].flops = count_flops(contender.step)
-        for name, contender in ready.items():
-            measured[name].attention = attention_kernels(contender.step)
+        for name in ready if case.growth else ready[:1]:
+            measured[name].flops = workers.call(name, work.flops, name)
+        for name in ready:
+            measured[name].attention = workers.call(name, work.attention, name)
     rate = matmul_rate(setting) if case.flops else None
-    for name, times in time_in_turn(ready, setting.device, budget).items():
+    for name, times in time_in_turn({name: workers.step(setting.device, name) for name in ready}, budget).items():
         measured[name].times = times
     share = None
     if rate is not None:
         first = next(iter(measured.values()))
         share = first.flops / first.time / max(rate, matmul_rate(setting))
     yield Record(case, setting, measured, share)
-    if not case.memory:
-        return
-    if setting.device == 'cuda':
-        for name, contender in ready.items():
-            measured[name].memory = step_memory(contender, setting.device)
-    ready.clear()
-    counted.clear()
-    contender = None  # the last one, too
-    synchronize(setting.device)
-    if setting.device == 'cpu':
-        give_back_freed_memory()  # of all contenders, before one is built anew in another process
-        for name, one in measured.items():
-            if not one.unable:
-                one.memory = memory_of_process(case.name, name, setting)
+    if case.memory and setting.device == 'cuda':
+        for name in ready:
+            measured[name].memory = workers.call(name, work.memory, name, setting.device)
+    workers.forget()
+    if case.memory and setting.device == 'cpu':
+        for name in ready:
+            measured[name].memory = memory_of_process(case.name, name, setting)
     yield Record(case, setting, measured, share)
 
 
@@ -173,26 +159,28 @@ def main(argv: list[str] | None = None) -> None:
         for case in CASES.values():
             print(f'{case.name:32}{case.title}')
         return
-    work = chosen(args)
+    to_do = chosen(args)
     if args.memory_of:
-        case, setting = work[0]
+        case, setting = to_do[0]
         print(json.dumps(step_memory(case.contenders[args.memory_of](setting), setting.device)))
         return
     console = Console()
     records, start, on = [], time.monotonic(), machine(args.device)
     arguments = argv if argv is not None else sys.argv[1:]
     stem = args.name or f'{args.device}_{on["date"][:7].replace("-", "")}'
-    for i, (case, setting) in enumerate(work):
-        left = args.budget - (time.monotonic() - start)
-        console.print(f'{case.name}, {setting.dtype} ({i + 1} of {len(work)}, {max(left, 0):.0f} s left)', style='dim')
-        if args.device == 'cpu':
-            keep_freed_memory()  # as our tools do; else who finds pages mapped, and who not, is chance
-        # What is not timing (building, compiling, memory) takes about as long again.
-        for record in measure(case, setting, max(left, 0) / (len(work) - i) / 2):
-            records[i:] = [record]
-            if args.out_dir is not None:  # what was measured is not lost if the rest is broken off
-                write(args.out_dir, stem, records, on, arguments)
-        console.print(table(records[-1]))
+    kept = {'cpu': (OURS,) if args.plain_peers else (OURS, *PEERS)}  # of whom memory is
+    with Workers(kept.get(args.device, ())) as workers:
+        for i, (case, setting) in enumerate(to_do):
+            left = args.budget - (time.monotonic() - start)
+            console.print(
+                f'{case.name}, {setting.dtype} ({i + 1} of {len(to_do)}, {max(left, 0):.0f} s left)', style='dim'
+            )
+            # What is not timing (building, compiling, memory) takes about as long again.
+            for record in measure(case, setting, max(left, 0) / (len(to_do) - i) / 2, workers):
+                records[i:] = [record]
+                if args.out_dir is not None:  # what was measured is not lost if the rest is broken off
+                    write(args.out_dir, stem, records, on, arguments)
+            console.print(table(records[-1]))
 
 
 if __name__ == '__main__':
