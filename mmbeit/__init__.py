@@ -26,6 +26,7 @@ _APIS = {
     'MaskedImageModelingInferencer': 'mmbeit.apis.tokens',
     'probe': 'mmbeit.probing.run',
     'set_attention_kernel': 'mmbeit.layers.kernels',
+    'keep_freed_memory': 'mmbeit.engine.memory',
     'TokenFolder': 'mmbeit.datasets.tokens',
 }
 

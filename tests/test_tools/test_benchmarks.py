@@ -61,20 +61,36 @@ def test_each_project_has_a_process_of_its_own():
     script = """
 import os
 from measure import UnableError
-from workers import Workers, project
+from workers import Workers, output, project
 assert [project(name) for name in ('timm compiled', 'mmseg', 'decoding alone')] == ['timm', 'mmseg', 'mmbeit']
 with Workers() as workers:
     first = [workers.call(name, os.getpid) for name in ('mmbeit', 'mmbeit, rows', 'timm')]
-    try:
-        workers.call('timm', os._exit, 1)
-    except UnableError as error:
-        print(error)
+    for function, argument in ((os._exit, 1), (output, 'timm')):
+        try:
+            workers.call('timm', function, argument)
+        except UnableError as error:
+            print(error)
     again = [workers.call(name, os.getpid) for name in ('mmbeit', 'timm')]
 print(first[0] == first[1] == again[0], len({os.getpid(), *first, *again}))
 """
     command = [sys.executable, '-c', script]
     done = subprocess.run(command, cwd=ROOT / 'tools/benchmarks', capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-2:] == ['its process ended, such as for want of memory', 'True 4']
+    ended, lost, processes = done.stdout.splitlines()[-3:]
+    assert ended == 'its process ended, such as for want of memory'
+    assert lost == 'timm is lost: its process ended' and processes == 'True 4'
+
+
+def test_processes_end_with_a_benchmark_that_is_killed():
+    script = """
+import os
+from workers import Workers
+print(Workers().call('timm', os.getpid), flush=True)
+os.kill(os.getpid(), 9)
+"""
+    command = [sys.executable, '-c', script]
+    # Whoever has its output open is waited for.
+    done = subprocess.run(command, cwd=ROOT / 'tools/benchmarks', capture_output=True, text=True, timeout=120)
+    assert done.returncode == -9 and int(done.stdout) > 0
 
 
 @pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile has no compiler here')

@@ -139,8 +139,8 @@ def measure(case: Case, setting: Setting, budget: float, workers: Workers) -> It
     for name, times in time_in_turn({name: workers.step(setting.device, name) for name in ready}, budget).items():
         measured[name].times = times
     share = None
-    if rate is not None:
-        first = next(iter(measured.values()))
+    first = next(iter(measured.values()))
+    if rate is not None and first.times:
         share = first.flops / first.time / max(rate, matmul_rate(setting))
     yield Record(case, setting, measured, share)
     if case.memory and setting.device == 'cuda':
@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
         print(json.dumps(step_memory(case.contenders[args.memory_of](setting), setting.device)))
         return
     console = Console()
-    records, start, on = [], time.monotonic(), machine(args.device)
+    records, done, start, on = [], [], time.monotonic(), machine(args.device)
     arguments = argv if argv is not None else sys.argv[1:]
     stem = args.name or f'{args.device}_{on["date"][:7].replace("-", "")}'
     kept = {'cpu': (OURS,) if args.plain_peers else (OURS, *PEERS)}  # of whom memory is
@@ -176,11 +176,17 @@ def main(argv: list[str] | None = None) -> None:
                 f'{case.name}, {setting.dtype} ({i + 1} of {len(to_do)}, {max(left, 0):.0f} s left)', style='dim'
             )
             # What is not timing (building, compiling, memory) takes about as long again.
-            for record in measure(case, setting, max(left, 0) / (len(to_do) - i) / 2, workers):
-                records[i:] = [record]
-                if args.out_dir is not None:  # what was measured is not lost if the rest is broken off
-                    write(args.out_dir, stem, records, on, arguments)
-            console.print(table(records[-1]))
+            try:
+                for record in measure(case, setting, max(left, 0) / (len(to_do) - i) / 2, workers):
+                    records = [*done, record]
+                    if args.out_dir is not None:  # what was measured is not lost if the rest is broken off
+                        write(args.out_dir, stem, records, on, arguments)
+            except UnableError as error:
+                console.print(f'{case.name} is broken off: {error}')
+                workers.forget()
+            if len(records) > len(done):
+                console.print(table(records[-1]))
+            done = records
 
 
 if __name__ == '__main__':

@@ -5,12 +5,14 @@ tools have them run.
 """
 
 import gc
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -49,7 +51,7 @@ class Workers:
         """
         whose = project(contender)
         if whose not in self.processes:
-            self.processes[whose] = ProcessPoolExecutor(1, get_context('spawn'))
+            self.processes[whose] = ProcessPoolExecutor(1, get_context('spawn'), initializer=end_with_parent)
         try:
             return self.processes[whose].submit(function, *args).result()
         except BrokenProcessPool:
@@ -92,6 +94,16 @@ class Workers:
 BUILT: dict[str, Contender] = {}
 
 
+def end_with_parent() -> None:
+    """Else what a benchmark that was killed leaves behind holds its models, and spoils the next one."""
+
+    def wait() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
 def build(case: str, contender: str, setting: Setting, keep_memory: bool) -> int:
     from cases import CASES
 
@@ -101,25 +113,31 @@ def build(case: str, contender: str, setting: Setting, keep_memory: bool) -> int
     return BUILT[contender].items
 
 
+def built(contender: str) -> Contender:
+    if contender not in BUILT:
+        raise UnableError(f'{contender} is lost: its process ended')
+    return BUILT[contender]
+
+
 def output(contender: str) -> np.ndarray | None:
-    of_it = BUILT[contender].output
+    of_it = built(contender).output
     return None if of_it is None else of_it().float().cpu().numpy()
 
 
 def run(contender: str, device: str, count: int) -> float:
-    return seconds(BUILT[contender].step, device, count)
+    return seconds(built(contender).step, device, count)
 
 
 def flops(contender: str) -> int:
-    return count_flops(BUILT[contender].step)
+    return count_flops(built(contender).step)
 
 
 def attention(contender: str) -> list[str]:
-    return attention_kernels(BUILT[contender].step)
+    return attention_kernels(built(contender).step)
 
 
 def memory(contender: str, device: str) -> int:
-    return step_memory(BUILT[contender], device)
+    return step_memory(built(contender), device)
 
 
 def forget() -> None:
