@@ -1,4 +1,4 @@
-"""Where the masked patches of a batch are."""
+"""Where the masked patches of images, or words of texts, are in a batch."""
 
 from typing import NamedTuple
 
@@ -6,21 +6,21 @@ import torch
 from torch import Tensor
 
 
-class MaskedPatches(NamedTuple):
-    """Where the M masked patches of a batch are, among the N of each image.
+class MaskedPlaces(NamedTuple):
+    """Where the M masked places of a batch are, among the N of each sample.
 
     Attributes:
-        places: Among its B*N patches, (M,) long.
-        tokens: Among the tokens of each image, of which the class token is the first, (B, T) long, T the most of an
-            image. One that has fewer has its class token in the remaining places.
+        places: Among its B*N places, (M,) long.
+        tokens: Among the tokens of each sample, (B, T) long, T the most of a sample. One that has fewer has its first
+            token, the class token, in the remaining places.
         found: Where they are among these B*T, (M,) long.
-        num_patches: N.
+        num_places: N.
     """
 
     places: Tensor
     tokens: Tensor
     found: Tensor
-    num_patches: int
+    num_places: int
 
     def of(self, x: Tensor) -> Tensor:
         """Those (M, ...) among what was made of `tokens` (B, T, ...)."""
@@ -33,14 +33,19 @@ def stack_masks(data_samples: list) -> Tensor:
     return torch.stack([torch.as_tensor(sample.mask) for sample in data_samples]).flatten(1).bool()
 
 
-def find_masked(mask: Tensor, device: torch.device) -> MaskedPatches:
-    """The masked patches of a mask (B, N) bool, on a device.
+def find_masked(mask: Tensor, device: torch.device, first: int = 1) -> MaskedPlaces:
+    """The masked places of a mask (B, N) bool, on a device.
 
     They are counted where the mask is: on the CPU it costs no waiting for the GPU.
+
+    Args:
+        mask: True = masked.
+        device: Where they are needed.
+        first: Which token of a sample its first place is. Patches come after the class token.
     """
     places, counts = mask.flatten().nonzero()[:, 0], mask.sum(dim=1)
     most = max(int(counts.max()), 1)  # at least one, so that every parameter has a gradient: DDP waits for it
     taken = torch.arange(most, device=mask.device) < counts[:, None]
-    tokens = torch.zeros_like(taken, dtype=torch.long).masked_scatter_(taken, 1 + places % mask.shape[1])
+    tokens = torch.zeros_like(taken, dtype=torch.long).masked_scatter_(taken, first + places % mask.shape[1])
     found = taken.flatten().nonzero()[:, 0]
-    return MaskedPatches(*(x.to(device, non_blocking=True) for x in (places, tokens, found)), mask.shape[1])
+    return MaskedPlaces(*(x.to(device, non_blocking=True) for x in (places, tokens, found)), mask.shape[1])

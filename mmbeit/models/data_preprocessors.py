@@ -87,15 +87,13 @@ class MDMDataPreprocessor(BaseDataPreprocessor):
         self.images = MIMDataPreprocessor(mean, std, non_blocking)
 
     def forward(self, data: dict[str, dict], training: bool = False) -> dict[str, dict]:
-        """Cast to the device and scale, each batch by itself.
+        """Cast images to the device and scale them, each batch by itself. Texts and masks are batched by the model.
 
         Args:
             data: Batches by name, with `inputs` where there are images, and `data_samples`.
             training: Not used.
         """
-        return {
-            name: self.images(batch) if 'inputs' in batch else self.cast_data(batch) for name, batch in data.items()
-        }
+        return {name: self.images(batch) if 'inputs' in batch else batch for name, batch in data.items()}
 
 
 def stack(images: Tensor | Sequence[Tensor]) -> Tensor:

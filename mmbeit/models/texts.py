@@ -5,11 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmbeit.layers.masked import MaskedPlaces, find_masked
 from mmbeit.text_tokenizer import Texts, pad_texts
 
 
-def batch_texts(data_samples: list, device: torch.device, field: str = 'text_ids') -> Texts:
-    """The texts of some samples, padded to the longest one.
+def batch_texts(data_samples: list, device: torch.device | None, field: str = 'text_ids') -> Texts:
+    """The texts of some samples, padded to the longest one, on a device, or where they are.
 
     Raises:
         ValueError: A sample has none.
@@ -24,13 +25,13 @@ class MaskedTexts(NamedTuple):
 
     Attributes:
         shown: What the model sees.
-        ids: What the texts are, (B, T) long.
-        mask: (B, T) bool, True = to be predicted.
+        masked: Which tokens are to be predicted.
+        ids: What these are, (M,) long.
     """
 
     shown: Texts
+    masked: MaskedPlaces
     ids: Tensor
-    mask: Tensor
 
 
 def masked_texts(data_samples: list, device: torch.device) -> MaskedTexts:
@@ -40,5 +41,7 @@ def masked_texts(data_samples: list, device: torch.device) -> MaskedTexts:
         ValueError: A sample has none.
     """
     shown = batch_texts(data_samples, device, 'masked_text_ids')
-    mask = batch_texts(data_samples, device, 'text_mask').ids.bool() & ~shown.padding_mask
-    return MaskedTexts(shown, batch_texts(data_samples, device).ids, mask)
+    mask = batch_texts(data_samples, None, 'text_mask')
+    masked = find_masked(mask.ids.bool() & ~mask.padding_mask, device, first=0)
+    ids = batch_texts(data_samples, device).ids.flatten().index_select(0, masked.places)
+    return MaskedTexts(shown, masked, ids)

@@ -92,9 +92,11 @@ def test_loss_is_that_of_the_hidden_words_only():
         tokens += [out.text[0, j] for j in range(n) if sample.text_mask[j]]
         targets += [i for i, hidden in zip(sample.text_ids, sample.text_mask, strict=True) if hidden]
     seen = []
-    model.mlm_head.fc.register_forward_hook(lambda _, args, __: seen.append(args[0].shape))
+    for module in (model.backbone.blocks[-1].mlp['text'], model.mlm_head.fc):
+        module.register_forward_hook(lambda _, args, __: seen.append(args[0].shape))
     losses = model(x, data, mode='loss')
-    assert seen == [(len(targets), 24)]  # the head saw nothing else
+    most = max(sum(sample.text_mask) for sample in data)
+    assert seen == [(2, most, 24), (len(targets), 24)]  # the last block, and the head, saw nothing else
     expected = model.mlm_head.loss(torch.stack(tokens), torch.tensor(targets))
     close(losses, expected)
 

@@ -158,11 +158,15 @@ def test_the_heads_see_hidden_tokens_only(batches):
     assert seen == [patches[0], words[0], patches[1], words[1]]
 
 
-def test_the_last_block_runs_for_the_patches_that_are_predicted(batches):
-    model, rows = build(), []
-    model.backbone.blocks[-1].mlp['vision'].register_forward_hook(lambda _, args, __: rows.append(args[0].shape[:2]))
+def test_the_last_block_runs_for_what_is_predicted(batches):
+    model, patches, words = build(), [], []
+    for name, seen in (('vision', patches), ('text', words)):
+        mlp = model.backbone.blocks[-1].mlp[name]
+        mlp.register_forward_hook(lambda _, args, __, seen=seen: seen.append(args[0].shape[:2]))
     model(**batches)
-    assert rows == [(2, masks_of(batches[group]).sum(dim=1).max()) for group in ('image', 'pair')]
+    assert patches == [(2, masks_of(batches[group]).sum(dim=1).max()) for group in ('image', 'pair')]
+    hidden = {group: [sum(sample.text_mask) for sample in batches[group]['data_samples']] for group in ('text', 'pair')}
+    assert words == [(len(counts), max(counts)) for counts in hidden.values()]
 
 
 @pytest.mark.parametrize('with_cp', [False, True])
@@ -172,7 +176,7 @@ def test_losses_and_gradients_are_those_of_computing_everything(with_cp, batches
 
     def encode_all(*args, keep, **kwargs):
         out = encode(*args, **kwargs)
-        return out if keep is None else out._replace(vision=pick(out.vision, keep['vision']))
+        return out._replace(**{name: pick(getattr(out, name), places) for name, places in keep.items()})
 
     for of in (encode, encode_all):
         monkeypatch.setattr(model.backbone, 'encode', of)

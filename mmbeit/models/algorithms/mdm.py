@@ -86,20 +86,22 @@ class MaskedDataModeling(ModelWithTool):
     def group_loss(self, group: str, batch: dict) -> dict[str, Tensor]:
         """Losses of one of the batches that :meth:`forward` takes."""
         samples, losses = batch['data_samples'], {}
-        view = mask = texts = ids = padding_mask = keep = None
+        view = mask = texts = ids = padding_mask = None
+        keep = {}
         if group != 'text':
             view, target_view = batch['inputs']
             mask = stack_masks(samples)
             masked = find_masked(mask, view.device)
-            mask, keep = mask.to(view.device, non_blocking=True), {'vision': masked.tokens}
+            mask, keep['vision'] = mask.to(view.device, non_blocking=True), masked.tokens
             codes = self.targets(target_view, masked)
         if group != 'image':
             texts = masked_texts(samples, self.backbone.text_embed.weight.device)
             ids, padding_mask = texts.shown
+            keep['text'] = texts.masked.tokens
         out = self.backbone.encode(view, ids, padding_mask=padding_mask, mask=mask, keep=keep)
         if view is not None:
             losses['image'] = self.mim_head.loss(masked.of(out.vision), codes)
         if texts is not None:
-            losses['text'] = self.mlm_head.loss(out.text[texts.mask], texts.ids[texts.mask])
+            losses['text'] = self.mlm_head.loss(texts.masked.of(out.text), texts.ids)
         prefix = 'pair_' if group == 'pair' else ''
         return {f'{prefix}{part}_{name}': value for part, found in losses.items() for name, value in found.items()}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmbeit.layers.masked import MaskedPatches, find_masked, stack_masks
+from mmbeit.layers.masked import MaskedPlaces, find_masked, stack_masks
 from mmbeit.models.algorithms.tool import ModelWithTool
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.registry import MODELS
@@ -102,7 +102,7 @@ class MaskedImageModeling(ModelWithTool):
         ids = self.targets(target_view, masked)
         return self.head.loss(self.streams(view, mask, masked), ids)
 
-    def streams(self, inputs: Tensor, mask: Tensor, masked: MaskedPatches | None = None) -> dict[str, Tensor]:
+    def streams(self, inputs: Tensor, mask: Tensor, masked: MaskedPlaces | None = None) -> dict[str, Tensor]:
         """What visual tokens are predicted from. What the loss does not look at is not computed in the last block.
 
         Args:
@@ -124,7 +124,7 @@ class MaskedImageModeling(ModelWithTool):
         aggregated = self.neck(early, last[:, 0], biases[-1], masked.tokens)
         return {'mim': masked.of(last[:, 1:]), 'cls': masked.of(aggregated)}
 
-    def _masked_tokens(self, inputs: Tensor, mask: Tensor, masked: MaskedPatches) -> Tensor:
+    def _masked_tokens(self, inputs: Tensor, mask: Tensor, masked: MaskedPlaces) -> Tensor:
         """The stream 'mim' of :meth:`streams` alone."""
         mask = mask.to(inputs.device, non_blocking=True)
         last = len(self.backbone.blocks) - 1

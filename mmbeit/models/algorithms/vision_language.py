@@ -283,13 +283,14 @@ class Captioner(BaseModel):
     def loss(self, images: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Loss and accuracy of the hidden words, see :meth:`mmbeit.models.heads.captioning.MaskedTokenHead.loss`."""
         texts = masked_texts(data_samples, images.device)
-        tokens = self.text_tokens(images, texts.shown)
-        return self.mlm_head.loss(tokens[texts.mask], texts.ids[texts.mask])
+        tokens = self.text_tokens(images, texts.shown, texts.masked.tokens)
+        return self.mlm_head.loss(texts.masked.of(tokens), texts.ids)
 
-    def text_tokens(self, images: Tensor, texts: Texts) -> Tensor:
-        """Tokens (B, T, D) of captions, each of which knows the image and what comes before it."""
+    def text_tokens(self, images: Tensor, texts: Texts, kept: Tensor | None = None) -> Tensor:
+        """Tokens (B, T, D) of captions, each of which knows the image and what comes before it; or those to keep."""
+        keep = TEXT_ONLY if kept is None else {**TEXT_ONLY, 'text': kept}
         bias = caption_bias(self.backbone.num_vision_tokens(images), texts.ids.shape[1], images.dtype, images.device)
-        out = self.backbone.encode(images, texts.ids, padding_mask=texts.padding_mask, attn_bias=bias, keep=TEXT_ONLY)
+        out = self.backbone.encode(images, texts.ids, padding_mask=texts.padding_mask, attn_bias=bias, keep=keep)
         return out.text
 
     def predict(self, images: Tensor, data_samples: list | None = None) -> list:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmbeit.checkpoint.load import CheckpointError
 from mmbeit.layers.autocast import no_autocast
-from mmbeit.layers.masked import MaskedPatches
+from mmbeit.layers.masked import MaskedPlaces
 
 
 class TargetGenerator(BaseModule, ABC):
@@ -38,7 +38,7 @@ class TargetGenerator(BaseModule, ABC):
     def targets(self, images: Tensor) -> Tensor:
         """Targets of images (B, 3, height, width) in [0, 1]."""
 
-    def masked_targets(self, images: Tensor, masked: MaskedPatches) -> Tensor:
+    def masked_targets(self, images: Tensor, masked: MaskedPlaces) -> Tensor:
         """Those of masked patches, (M,) or (M, D). Override where they are had with less work than all."""
         return self.targets(images).flatten(0, 1).index_select(0, masked.places)
 
@@ -47,7 +47,7 @@ class TargetGenerator(BaseModule, ABC):
         return images.shape[-2] // self.stride * (images.shape[-1] // self.stride)
 
     @torch.no_grad()
-    def forward(self, images: Tensor, masked: MaskedPatches | None = None) -> Tensor:
+    def forward(self, images: Tensor, masked: MaskedPlaces | None = None) -> Tensor:
         """Targets of images.
 
         Args:
@@ -60,9 +60,9 @@ class TargetGenerator(BaseModule, ABC):
         Raises:
             ValueError: The number of targets is not that of the patches that `masked` is about; the message gives both.
         """
-        if masked is not None and self.num_targets(images) != masked.num_patches:
+        if masked is not None and self.num_targets(images) != masked.num_places:
             raise ValueError(
-                f'the target view gives {self.num_targets(images)} tokens for a mask of {masked.num_patches} patches: '
+                f'the target view gives {self.num_targets(images)} tokens for a mask of {masked.num_places} patches: '
                 'its size over the stride of the tokenizer has to equal the size of the view over the patch'
             )
         if not self.is_init:  # Runner.test() and inference do not call it, and random targets would not show

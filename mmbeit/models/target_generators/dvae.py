@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mmbeit.layers.attention import pick
 from mmbeit.layers.dvae import DVAEDecoder, DVAEEncoder, map_pixels, unmap_pixels
-from mmbeit.layers.masked import MaskedPatches
+from mmbeit.layers.masked import MaskedPlaces
 from mmbeit.models.target_generators.base import TargetGenerator
 from mmbeit.registry import MODELS
 
@@ -46,7 +46,7 @@ class DVAETokenizer(TargetGenerator):
         """Ids (B, N), row by row, of images (B, 3, height, width) in [0, 1]."""
         return self._ids(self._tokens(images))
 
-    def masked_targets(self, images: Tensor, masked: MaskedPatches) -> Tensor:
+    def masked_targets(self, images: Tensor, masked: MaskedPlaces) -> Tensor:
         """Those (M,) of masked patches: logits, an eighth of the work of DALL-E's encoder, are of these alone."""
         patches = (masked.tokens - 1).clamp(min=0)  # any for the class token, which is none
         return masked.of(self._ids(pick(self._tokens(images), patches)))

@@ -7,7 +7,7 @@ from mmbeit.checkpoint.formats import to_ours, unwrap, vqkd_encoder
 from mmbeit.checkpoint.load import CheckpointError
 from mmbeit.layers.autocast import no_autocast, tf32_products
 from mmbeit.layers.init import init_transformer_
-from mmbeit.layers.masked import MaskedPatches
+from mmbeit.layers.masked import MaskedPlaces
 from mmbeit.layers.quantizer import NormEMAQuantizer, Quantized
 from mmbeit.models.backbones.beit import BEiT
 from mmbeit.models.target_generators.base import TargetGenerator
@@ -79,7 +79,7 @@ class VQKDEncoder(BaseModule):
         """The transformer's tokens (B, N, D) of the patches."""
         return self.encoder(self.normalize(images))[-1][:, 1:]
 
-    def encode_masked(self, images: Tensor, masked: MaskedPatches) -> Tensor:
+    def encode_masked(self, images: Tensor, masked: MaskedPlaces) -> Tensor:
         """Those (M, D) of masked patches, for which alone the last block asks and computes any further."""
         last = len(self.encoder.blocks) - 1
         return masked.of(self.encoder.block_tokens(self.normalize(images), None, [last], keep=masked.tokens)[0])
@@ -156,7 +156,7 @@ class VQKDTokenizer(TargetGenerator):
             tokens = self.network.encode(images)
         return self.network.quantize(tokens).ids
 
-    def masked_targets(self, images: Tensor, masked: MaskedPatches) -> Tensor:
+    def masked_targets(self, images: Tensor, masked: MaskedPlaces) -> Tensor:
         """Those (M,) of masked patches."""
         with tf32_products(images):
             tokens = self.network.encode_masked(images, masked)
