@@ -36,6 +36,7 @@ def main() -> None:
         print(USAGE, *(f'  {name:{width}}  {summary(path)}' for name, path in tools.items()), sep='\n')
     elif name in tools:
         sys.argv = [str(tools[name]), *rest]
+        sys.path.insert(0, str(tools[name].parent))  # as Python does for a script: of modules beside it
         runpy.run_path(sys.argv[0], run_name='__main__')
     else:
         close = suggest(name, tools, 0.5) or f'; there are {", ".join(tools)}'

@@ -1,5 +1,6 @@
 """`python -m mmbeit`, in this process, and what a config may be called by."""
 
+import subprocess
 import sys
 
 import pytest
@@ -32,6 +33,12 @@ def test_arguments_are_passed_on(mmbeit, capsys):
     with pytest.raises(SystemExit, match='0'):
         mmbeit('test', '-h')
     assert 'usage: test.py [-h]' in capsys.readouterr().out
+
+
+def test_a_tool_has_the_modules_beside_it(root):
+    command = [sys.executable, '-m', 'mmbeit', 'run', '--list']
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith('pretraining-v1-base ')
 
 
 def test_nested_tool(mmbeit, tmp_path, capsys):
