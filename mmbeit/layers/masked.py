@@ -12,7 +12,7 @@ class MaskedPlaces(NamedTuple):
     Attributes:
         places: Among its B*N places, (M,) long.
         tokens: Among the tokens of each sample, (B, T) long, T the most of a sample. One that has fewer has its first
-            token, the class token, in the remaining places.
+            token, the class token or `<s>`, in the remaining places.
         found: Where they are among these B*T, (M,) long.
         num_places: N.
     """

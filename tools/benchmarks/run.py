@@ -168,8 +168,8 @@ def main(argv: list[str] | None = None) -> None:
     records, done, start, on = [], [], time.monotonic(), machine(args.device)
     arguments = argv if argv is not None else sys.argv[1:]
     stem = args.name or f'{args.device}_{on["date"][:7].replace("-", "")}'
-    kept = {'cpu': (OURS,) if args.plain_peers else (OURS, *PEERS)}  # of whom memory is
-    with Workers(kept.get(args.device, ())) as workers:
+    keepers = (OURS,) if args.plain_peers else (OURS, *PEERS)
+    with Workers(keep_memory=keepers if args.device == 'cpu' else ()) as workers:
         for i, (case, setting) in enumerate(to_do):
             left = args.budget - (time.monotonic() - start)
             console.print(
