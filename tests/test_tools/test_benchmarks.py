@@ -14,7 +14,7 @@ pytest.importorskip('mmpretrain.models')
 
 def test_contenders_agree_and_are_timed_in_turn(tmp_path):
     cases = ['pretraining-v2-base', 'data-large']
-    options = ['--quick', '--only', *cases, '--dtype', 'float32', '--device', 'cpu', '--budget', '1']
+    options = ['--quick', '--only', *cases, '--dtype', 'float32', '--device', 'cpu', '--budget', '1', '--batch', '3']
     output = run('tools/benchmarks/run.py', *options, '--out-dir', str(tmp_path))
     record = json.loads(next(tmp_path.glob('cpu_*.json')).read_text())
     assert record['command'].startswith('python tools/benchmarks/run.py --quick --only pretraining-v2-base data-large')
@@ -26,6 +26,7 @@ def test_contenders_agree_and_are_timed_in_turn(tmp_path):
         for name, one in case['measured'].items():
             assert one['unable'] is None and min(one['times']) > 0 and one['memory'] > 0, name
     training, data = record['cases']
+    assert {one['items'] for one in training['measured'].values()} == {training['batch']} == {3}
     assert training['measured']['mmpretrain']['difference'] < 1e-4 and 0 < training['share_of_matmul'] < 1
     ran = {name: one['attention'] for name, one in training['measured'].items()}
     assert (
@@ -35,7 +36,7 @@ def test_contenders_agree_and_are_timed_in_turn(tmp_path):
     ours = ['mmbeit', 'mmbeit, colours by the same core', 'mmbeit, official order']
     assert list(data['measured']) == [*ours, 'mmpretrain', 'decoding alone']
     table = next(tmp_path.glob('cpu_*.md')).read_text()
-    assert table.count('| mmpretrain | ') == 2 and 'mmpretrain' in output
+    assert table.count('| mmpretrain | ') == 2 and 'mmpretrain' in output and '(float32, --batch 3)' in table
     assert 'Attention: mmbeit BiasedAttention; mmpretrain products and softmax.' in table
 
 
@@ -153,8 +154,15 @@ print([row[4] for row in rows(Record(case, Setting('cpu', 'float32'), dict(a=fir
     assert done.stdout.splitlines()[-1] == "['', '1.50']"
 
 
-def test_a_name_of_no_case_is_one_line():
-    command = [sys.executable, 'tools/benchmarks/run.py', '--only', 'nothing']
+@pytest.mark.parametrize(
+    ('option', 'value', 'message'),
+    [
+        ('--only', 'nothing', "no case 'nothing': expected some of pretraining-v1-base, "),
+        ('--batch', '0', 'run.py: error: argument --batch: 0 is not 1 or more'),
+    ],
+)
+def test_a_bad_option_is_one_line(option, value, message):
+    command = [sys.executable, 'tools/benchmarks/run.py', option, value]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and not done.stdout
-    assert done.stderr.strip().splitlines()[-1].startswith("no case 'nothing': expected some of pretraining-v1-base, ")
+    assert done.returncode in (1, 2) and not done.stdout
+    assert done.stderr.strip().splitlines()[-1].startswith(message)

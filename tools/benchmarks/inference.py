@@ -33,7 +33,7 @@ def classification(img_size: int, large_batch: bool, peer: str, setting: Setting
     name = peer.removesuffix(COMPILED)
     model = CLASSIFIERS[name](setting.arch('base'), img_size).to(setting.device).eval()
     run = torch.compile(model) if peer.endswith(COMPILED) else model
-    count = LARGE_BATCH[setting.device][img_size] if large_batch else 1
+    count = setting.batch_of(LARGE_BATCH[setting.device][img_size]) if large_batch else 1
     return contender(lambda images: logits_of(run, images), img_size, count, setting)
 
 

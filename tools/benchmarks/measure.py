@@ -32,11 +32,13 @@ class Setting:
         device: 'cpu' or 'cuda'.
         dtype: Of the arithmetic; parameters stay in float32 in training.
         quick: Whether tiny models and small batches will do, to see that everything works.
+        batch: Images of a batch, where a case has one; None: so many as the case has by itself.
     """
 
     device: str
     dtype: str
     quick: bool = False
+    batch: int | None = None
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -45,6 +47,9 @@ class Setting:
     def arch(self, name: str) -> str | dict:
         """The size of a model: that of this name, or a tiny one."""
         return dict(TINY) if self.quick else name
+
+    def batch_of(self, default: int) -> int:
+        return self.batch or (2 if self.quick else default)
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device, self.torch_dtype, enabled=self.dtype != 'float32')
@@ -237,7 +242,7 @@ def memory_of_process(case: str, contender: str, setting: Setting) -> int | None
         return None
     script = Path(__file__).with_name('run.py')
     command = [sys.executable, str(script), '--only', case, '--memory-of', contender, '--dtype', setting.dtype]
-    command += ['--quick'] * setting.quick
+    command += ['--quick'] * setting.quick + ([] if setting.batch is None else ['--batch', str(setting.batch)])
     environment = {**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536', 'MALLOC_TRIM_THRESHOLD_': '0'}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     return json.loads(run.stdout.splitlines()[-1]) if run.returncode == 0 else None

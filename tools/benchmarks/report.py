@@ -37,6 +37,11 @@ class Record:
     share: float | None
 
 
+def title(record: Record) -> str:
+    setting = record.setting
+    return f'{record.case.title} ({setting.dtype}' + (f', --batch {setting.batch})' if setting.batch else ')')
+
+
 def header(record: Record) -> list[str]:
     compared = 'time over operations' if record.case.growth else 'mmbeit is faster by'
     return ['', 'ms', '+-', f'{record.case.unit}/s', compared, 'memory (MiB)']
@@ -79,9 +84,7 @@ def notes(record: Record) -> list[str]:
 
 
 def table(record: Record) -> Table:
-    drawn = Table(
-        *header(record), title=f'{record.case.title} ({record.setting.dtype})', caption='\n'.join(notes(record))
-    )
+    drawn = Table(*header(record), title=title(record), caption='\n'.join(notes(record)))
     for cells in rows(record):
         drawn.add_row(*cells)
     return drawn
@@ -117,7 +120,7 @@ def write(folder: Path, stem: str, records: list[Record], on: dict[str, str], ar
     lines += [', '.join(f'{name} {value}' for name, value in on.items()) + '.', '']
     lines += [EXPLANATION, '']
     for record in records:
-        lines += [f'## {record.case.title} ({record.setting.dtype})', '']
+        lines += [f'## {title(record)}', '']
         cells = [header(record), ['---'] * 6, *rows(record)]
         lines += ['| ' + ' | '.join(row) + ' |' for row in cells]
         lines += ['', *notes(record), '']
@@ -127,6 +130,7 @@ def write(folder: Path, stem: str, records: list[Record], on: dict[str, str], ar
             case=record.case.name,
             device=record.setting.device,
             dtype=record.setting.dtype,
+            batch=record.setting.batch,
             share_of_matmul=record.share,
             measured={name: asdict(one) for name, one in record.measured.items()},
         )

@@ -56,6 +56,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='on CPUs, leave the memory of peers to the C library, as their tools do, instead of keeping it for all',
     )
+    parser.add_argument(
+        '--batch', type=positive, help='images of a step of training, and of inference of many; each case has its own'
+    )
     parser.add_argument('--quick', action='store_true', help='few and small cases, to see that it works')
     parser.add_argument('--budget', type=float, default=BUDGET, help='seconds in all, roughly (%(default)s)')
     parser.add_argument('--out-dir', type=Path, help='where the record goes; by default none is written')
@@ -63,6 +66,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--list', action='store_true', help='print the names of the cases')
     parser.add_argument('--memory-of', metavar='CONTENDER', help=argparse.SUPPRESS)  # of one step, in bytes
     return parser.parse_args(argv)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{number} is not 1 or more')
+    return number
 
 
 def chosen(args: argparse.Namespace) -> list[tuple[Case, Setting]]:
@@ -80,7 +90,10 @@ def chosen(args: argparse.Namespace) -> list[tuple[Case, Setting]]:
     ]
     cases = [against(case, args.peers) for case in cases]
     return [
-        (case, Setting(args.device, dtype, args.quick)) for case in cases for dtype in dtypes if dtype in case.dtypes
+        (case, Setting(args.device, dtype, args.quick, args.batch))
+        for case in cases
+        for dtype in dtypes
+        if dtype in case.dtypes
     ]
 
 

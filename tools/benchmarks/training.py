@@ -18,7 +18,7 @@ BATCH = {'cpu': {'base': 4, 'large': 2}, 'cuda': {'base': 128, 'large': 64}}
 
 
 def batch_size(setting: Setting, arch: str) -> int:
-    return 2 if setting.quick else BATCH[setting.device][arch]
+    return setting.batch_of(BATCH[setting.device][arch])
 
 
 def training_step(model: nn.Module, loss: Callable[[], Tensor], setting: Setting) -> Callable[[], None]:
@@ -101,7 +101,7 @@ def distilling(setting: Setting) -> Contender:
 def answering(setting: Setting) -> Contender:
     side, num_words = (64, 8) if setting.quick else (480, 16)
     model = answerer(setting.arch('base'), side).to(setting.device).train()
-    count = batch_size(setting, 'base') if setting.device == 'cpu' else 16
+    count = batch_size(setting, 'base') if setting.device == 'cpu' else setting.batch_of(16)
     images = torch.randn(count, 3, side, side, device=setting.device)
     samples = []
     for _ in range(count):
