@@ -49,6 +49,7 @@ class Setting:
         return dict(TINY) if self.quick else name
 
     def batch_of(self, default: int) -> int:
+        """Images of a batch, in a case that has so many by itself."""
         return self.batch or (2 if self.quick else default)
 
     def autocast(self) -> torch.autocast:

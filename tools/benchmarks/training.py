@@ -84,7 +84,7 @@ def segmenting(peer: str, setting: Setting) -> Contender:
     model = SEGMENTORS[peer](setting.arch('base'), side).to(setting.device)
     model.train()  # of which mmseg's returns nothing
     torch.manual_seed(0)
-    count = 2  # of a GPU, officially
+    count = setting.batch_of(2)  # of a GPU, officially
     images = torch.randn(count, 3, side, side, device=setting.device)
     labels = torch.randint(0, NUM_CLASSES, (count, 1, side, side), device=setting.device)
     samples = [SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels]
